@@ -1,0 +1,1 @@
+"""Iterative magnitude pruning, its retraining and its rivals, searched on Ray."""
