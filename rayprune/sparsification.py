@@ -1,0 +1,144 @@
+"""Options of the methods that sparsify during the dense training: one frozen value a method.
+
+``dense: {sparsify: {method: gmp, sparsity: 0.9}}`` names a method and sets its options; the methods
+themselves are in ``rayprune/sparsifiers``. GMP, GSM, LC, DPF, DNW and RigL are told a goal
+sparsity. STR, CS and DST find their own: their options only push it up or down.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Goal = Annotated[float, Field(ge=0, lt=1)]
+Allocation = Literal["global", "uniform", "uniform_plus", "erk", "lamp"]
+
+
+class Options(BaseModel):
+    """What all methods' options have in common: frozen, and no unknown field is taken."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class Gmp(Options):
+    """Gradual magnitude pruning (Zhu & Gupta 2017)."""
+
+    method: Literal["gmp"] = "gmp"
+    """Names the method."""
+    sparsity: Goal | None = None
+    """Goal, in [0, 1); null takes `prune.sparsity`."""
+    interval: Annotated[int, Field(ge=1)] | None = None
+    """Epochs between two prune steps, at most half of the run; null takes a tenth of the run."""
+    recover: bool = True
+    """Masked weights keep their value (they only decay) and may be chosen again at the next prune
+    step; false: once removed, always removed."""
+    allocation: Allocation = "global"
+    """How the removed weights are shared out over the layers."""
+
+
+class Gsm(Options):
+    """Global sparse momentum (Ding et al. 2019)."""
+
+    method: Literal["gsm"] = "gsm"
+    """Names the method."""
+    sparsity: Goal | None = None
+    """Goal, in [0, 1); null takes `prune.sparsity`."""
+    momentum: Annotated[float, Field(gt=0, lt=1)] | None = 0.99
+    """Momentum of the prunable weights, in (0, 1): how fast passive weights decay grows with
+    1 / (1 - momentum); null takes `optim.momentum`."""
+    weight_decay: Annotated[float, Field(ge=0)] | None = None
+    """Decay of the prunable weights; null takes `optim.weight_decay`. Short runs need more."""
+
+
+class Lc(Options):
+    """Learning-compression (Carreira-Perpinan & Idelbayev 2018)."""
+
+    method: Literal["lc"] = "lc"
+    """Names the method."""
+    sparsity: Goal | None = None
+    """Goal, in [0, 1); null takes `prune.sparsity`."""
+    weight_decay: Annotated[float, Field(ge=0)] | None = None
+    """Decay of the smallest prunable weights (the largest have none); null takes
+    `optim.weight_decay`. Short runs need more."""
+
+
+class Dpf(Options):
+    """Dynamic pruning with feedback (Lin et al. 2020)."""
+
+    method: Literal["dpf"] = "dpf"
+    """Names the method."""
+    sparsity: Goal | None = None
+    """Goal, in [0, 1); null takes `prune.sparsity`."""
+    interval: Annotated[int, Field(ge=1)] = 16
+    """Training steps between two renewals of the mask."""
+    ramp: Annotated[float, Field(gt=0, le=1)] = 0.75
+    """Part of the run after which the goal is reached, in (0, 1]."""
+
+
+class Dnw(Options):
+    """Discovering neural wirings (Wortsman et al. 2019)."""
+
+    method: Literal["dnw"] = "dnw"
+    """Names the method."""
+    sparsity: Goal | None = None
+    """Goal, in [0, 1); null takes `prune.sparsity`."""
+
+
+class Str(Options):
+    """Soft threshold weight reparametrization (Kusupati et al. 2020). Finds its sparsity."""
+
+    method: Literal["str"] = "str"
+    """Names the method."""
+    theta_init: float = -5.0
+    """Start value of each layer's theta; the threshold is sigmoid(theta). Larger is sparser."""
+    theta_decay: Annotated[float, Field(ge=0)] | None = None
+    """Weight decay of theta, which pulls the threshold up to .5; null takes `optim.weight_decay`.
+    Larger is sparser."""
+
+
+class Cs(Options):
+    """Continuous sparsification (Savarese et al. 2020). Finds its sparsity."""
+
+    method: Literal["cs"] = "cs"
+    """Names the method."""
+    mask_init: float = 0.0
+    """Start value m_0 of each weight's mask parameter. Smaller is sparser."""
+    beta_final: Annotated[float, Field(ge=1)] = 200.0
+    """Sharpness of the soft mask at the end of the run; it starts at 1."""
+    penalty: Annotated[float, Field(ge=0)] = 1e-8
+    """Strength of the penalty on the sum of all soft masks. Larger is sparser."""
+
+
+class Dst(Options):
+    """Dynamic sparse training (Liu et al. 2020). Finds its sparsity."""
+
+    method: Literal["dst"] = "dst"
+    """Names the method."""
+    penalty: Annotated[float, Field(ge=0)] = 1e-4
+    """Strength of the penalty sum(exp(-threshold)). Larger is sparser."""
+
+
+class RigL(Options):
+    """Rigging the lottery (Evci et al. 2020): sparse from the first step."""
+
+    method: Literal["rigl"] = "rigl"
+    """Names the method."""
+    sparsity: Goal | None = None
+    """Goal, in [0, 1); null takes `prune.sparsity`."""
+    interval: Annotated[int, Field(ge=1)] = 100
+    """Training steps between two changes of the connections."""
+    fraction: Annotated[float, Field(gt=0, le=1)] = 0.3
+    """Part of a layer's connections that the first change replaces (alpha); falls as a cosine."""
+    end: Annotated[float, Field(gt=0, le=1)] = 0.75
+    """Part of the run after which connections stay, in (0, 1]."""
+
+
+Sparsify = Annotated[
+    Gmp | Gsm | Lc | Dpf | Dnw | Str | Cs | Dst | RigL, Field(discriminator="method")
+]
+
+
+def shortest_run(options: Options) -> int:
+    """Epochs that a method's run must have at least: GMP prunes once and trains on after it."""
+    return 2 * (options.interval or 1) if isinstance(options, Gmp) else 1
