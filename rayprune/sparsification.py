@@ -20,6 +20,9 @@ class Options(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
+    method: str = "none"
+    """Names the method."""
+
 
 class Gmp(Options):
     """Gradual magnitude pruning (Zhu & Gupta 2017)."""

@@ -1,0 +1,66 @@
+"""Methods that sparsify during the dense training: one small file a method, one protocol.
+
+``make_sparsifier`` builds the one that ``dense.sparsify`` names; ``protocol.py`` says when the
+training loop calls what.
+"""
+
+from __future__ import annotations
+
+from torch import nn
+
+from rayprune.pruning.masks import Masks
+from rayprune.sparsification import Options
+from rayprune.sparsifiers.cs import ContinuousSparsification
+from rayprune.sparsifiers.dnw import DiscoveringNeuralWirings
+from rayprune.sparsifiers.dpf import DynamicPruningWithFeedback
+from rayprune.sparsifiers.dst import DynamicSparseTraining
+from rayprune.sparsifiers.gmp import GradualMagnitudePruning
+from rayprune.sparsifiers.gsm import GlobalSparseMomentum
+from rayprune.sparsifiers.lc import LearningCompression
+from rayprune.sparsifiers.protocol import Sparsifier
+from rayprune.sparsifiers.rigl import RiggedLottery
+from rayprune.sparsifiers.str import SoftThresholdReparametrization
+
+METHODS: dict[str, type[Sparsifier]] = {
+    "gmp": GradualMagnitudePruning,
+    "gsm": GlobalSparseMomentum,
+    "lc": LearningCompression,
+    "dpf": DynamicPruningWithFeedback,
+    "dnw": DiscoveringNeuralWirings,
+    "str": SoftThresholdReparametrization,
+    "cs": ContinuousSparsification,
+    "dst": DynamicSparseTraining,
+    "rigl": RiggedLottery,
+}
+NAMES = tuple(METHODS)
+
+__all__ = ["METHODS", "NAMES", "Sparsifier", "make_sparsifier"]
+
+
+def make_sparsifier(
+    options: Options,
+    model: nn.Module,
+    masks: Masks,
+    *,
+    sparsity: float,
+    num_steps: int,
+    steps_per_epoch: int,
+    weight_decay: float,
+    seed: int,
+) -> Sparsifier:
+    """Start the method that `options` names, on a model that is on its device and not wrapped.
+
+    `masks` names the prunable weights. `sparsity`, in [0, 1), is the experiment's goal, which the
+    options may replace; `num_steps` counts the whole stage; `weight_decay` is the optimiser's.
+    """
+    own = getattr(options, "sparsity", None)
+    return METHODS[options.method](
+        options,
+        model,
+        masks,
+        sparsity=sparsity if own is None else own,
+        num_steps=num_steps,
+        steps_per_epoch=steps_per_epoch,
+        weight_decay=weight_decay,
+        seed=seed,
+    )

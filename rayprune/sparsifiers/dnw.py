@@ -1,0 +1,25 @@
+"""Discovering neural wirings.
+
+Wortsman et al., "Discovering Neural Wirings" (2019): in each step the forward pass uses the `1 - s`
+fraction of the weights that are largest, over all layers, and the gradient goes straight through to
+all weights, so that an unused connection can grow into use.
+"""
+
+from __future__ import annotations
+
+from rayprune.sparsification import Dnw
+from rayprune.sparsifiers.masked_forward import MaskedForward
+
+
+class DiscoveringNeuralWirings(MaskedForward):
+    """Always as sparse as the goal, in the forward pass; never in the update."""
+
+    options: Dnw
+
+    def before_forward(self, step: int) -> None:
+        self.kept = self.final_masks()
+        super().before_forward(step)
+
+    def after_gradients(self, step: int) -> None:
+        super().after_gradients(step)
+        self.kept = {}  # made anew in each step: nothing for a checkpoint
