@@ -1,0 +1,1 @@
+"""Pruning as mathematics on name -> tensor: score, allocate, mask, apply; and what it saves."""

@@ -1,0 +1,211 @@
+"""Which weights a prune step removes: score, allocate, mask.
+
+An allocation spreads the weights to keep over the layers; inside a layer the smallest in magnitude
+go. Everything is computed for the cumulative sparsity and applied to the weights that remain, so
+masks only shrink.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from rayprune.pruning.masks import Masks, Weights, keep_largest, num_pruned, num_weights
+from rayprune.pruning.structured import filter_masks, n_of_m_masks, parse_n_of_m, smallest_filters
+
+Shapes = Mapping[str, tuple[int, ...]]
+
+
+@dataclass(frozen=True)
+class LayerRow:
+    """One line of the report on layers."""
+
+    name: str
+    shape: tuple[int, ...]
+    num_weights: int
+    num_nonzero: int
+    density: float
+    """num_nonzero / num_weights, in [0, 1]."""
+
+
+def prune_weights(
+    weights: Weights,
+    masks: Masks,
+    *,
+    sparsity: float,
+    allocation: str,
+    pattern: str = "unstructured",
+) -> Masks:
+    """The prune step: new masks, inside the old ones, for the cumulative `sparsity` in [0, 1).
+
+    `weights` and `masks` are those of the prunable and not ignored parameters, in model order; the
+    goal is a fraction of all of them. The unstructured pattern prunes exactly `round(sparsity * n)`
+    weights, or no more if as many are gone already; structured.py says what "2:4" and "filter" do.
+    Raises a ValueError for a goal that cannot be met and for weights that are NaN or infinite.
+    """
+    assert list(weights) == list(masks), "weights and masks must name the same parameters"
+    if not 0 <= sparsity < 1:
+        raise ValueError(f"prune.sparsity must be in [0, 1), got {sparsity}.")
+    if not weights:
+        raise ValueError("prune.ignore must leave weights to prune, and leaves none.")
+    goal = max(round(sparsity * num_weights(masks)), num_pruned(masks))
+    if pattern == "filter":
+        return _prune_filters(weights, masks, goal, allocation)
+    if pattern != "unstructured":
+        return n_of_m_masks(weights, masks, *parse_n_of_m(pattern, sparsity))
+
+    scores = {name: magnitude(weight, masks[name]) for name, weight in weights.items()}
+    if allocation == "global":
+        return keep_largest(scores, goal)
+    if allocation == "lamp":
+        counts = lamp_counts(weights, masks, goal)
+    else:
+        counts = layer_counts(allocation, _shapes(masks), goal, _remaining(masks))
+    return {name: keep_largest({name: scores[name]}, counts[name])[name] for name in masks}
+
+
+def magnitude(weight: Tensor, mask: Tensor) -> Tensor:
+    """The absolute values of the weights that remain, and -1 for the pruned ones."""
+    return weight.detach().abs().masked_fill_(~mask, -1)
+
+
+def lamp_scores(weights: Tensor) -> Tensor:
+    """`w^2 / sum of u^2 over u >= w`, for the 1-D weights of one layer, sorted from the smallest.
+
+    Of equal weights the later one counts as the larger, so the last score is 1, and no global
+    threshold empties a layer before all others are down to one weight (Lee et al. 2021).
+    """
+    squares = weights.detach().double().square().sort().values
+    not_smaller = squares.flip(0).cumsum(0).flip(0)
+    return squares / not_smaller.clamp_min(torch.finfo(torch.double).tiny)
+
+
+def lamp_counts(weights: Weights, masks: Masks, goal: int) -> dict[str, int]:
+    """How many weights of each layer lie under the global threshold on the LAMP score.
+
+    A score grows with its weight: the weights to prune are that many smallest ones of the layer.
+    """
+    scores = {name: lamp_scores(weight[masks[name]]) for name, weight in weights.items()}
+    kept = keep_largest(scores, goal - num_pruned(masks))
+    return {name: mask.numel() - int(kept[name].count_nonzero()) for name, mask in masks.items()}
+
+
+def layer_counts(
+    allocation: str, shapes: Shapes, num_pruned: int, remaining: Mapping[str, int] | None = None
+) -> dict[str, int]:
+    """How many weights of each layer a layer-wise allocation prunes; they sum to `num_pruned`.
+
+    `allocation` is uniform, uniform_plus (Gale et al. 2019) or erk (Evci et al. 2020); `remaining`
+    says how many weights a layer still has, all of them by default, and none gets any back.
+    """
+    sizes = {name: math.prod(shape) for name, shape in shapes.items()}
+    remaining = sizes if remaining is None else remaining
+    num_kept = sum(sizes.values()) - num_pruned
+    if allocation == "uniform":
+        kept = _share_out(num_kept, sizes, remaining)
+    elif allocation == "erk":
+        # The density is proportional to sum(shape) / prod(shape), so the count to sum(shape).
+        kept = _share_out(num_kept, {name: sum(shapes[name]) for name in shapes}, remaining)
+    elif allocation == "uniform_plus":
+        kept = _uniform_plus(num_kept, shapes, sizes, remaining)
+    else:
+        raise ValueError(
+            f"prune.allocation must be uniform, uniform_plus or erk here, got {allocation!r}."
+        )
+    return {name: sizes[name] - kept[name] for name in shapes}
+
+
+def emptied_layers(masks: Masks) -> list[str]:
+    """The layers without a weight left: nothing passes through them any more."""
+    return [name for name, mask in masks.items() if not mask.any()]
+
+
+def layer_report(masks: Masks) -> list[LayerRow]:
+    """A row for each layer, in model order."""
+    remaining = _remaining(masks)
+    return [
+        LayerRow(name, tuple(m.shape), m.numel(), remaining[name], remaining[name] / m.numel())
+        for name, m in masks.items()
+    ]
+
+
+def _prune_filters(weights: Weights, masks: Masks, goal: int, allocation: str) -> Masks:
+    """Masks without the smallest filters, for `goal` zeros as nearly as whole filters allow."""
+    filters = {name: mask for name, mask in masks.items() if mask.ndim > 2}
+    shapes = _shapes(filters)
+    reachable = sum(math.prod(shape) - math.prod(shape[1:]) for shape in shapes.values())
+    goal -= num_pruned(masks) - num_pruned(filters)  # what linear layers lack already
+    if goal > reachable:
+        raise ValueError(
+            f"prune.sparsity must be at most {reachable / num_weights(masks):.4f} here for "
+            "prune.pattern filter: linear layers and a filter of each convolution stay. "
+            "Lower it, or add linear layers to prune.ignore."
+        )
+    if allocation == "global":
+        counts = smallest_filters(weights, filters, goal)
+    else:
+        num_zeros = layer_counts(allocation, shapes, goal, _remaining(filters))
+        counts = {n: round(num_zeros[n] / math.prod(shape[1:])) for n, shape in shapes.items()}
+    return masks | filter_masks(weights, filters, counts)
+
+
+def _uniform_plus(
+    num_kept: int, shapes: Shapes, sizes: Mapping[str, int], remaining: Mapping[str, int]
+) -> dict[str, int]:
+    """The first convolution whole, of the last linear layer at least a fifth, the rest uniform."""
+    first = [name for name, shape in shapes.items() if len(shape) > 2][:1]
+    last = [name for name, shape in shapes.items() if len(shape) == 2][-1:]
+    whole = {name: remaining[name] for name in first}
+    fifth = {name: min(-(-sizes[name] // 5), remaining[name]) for name in last}
+    least = sum(whole.values()) + sum(fifth.values())
+    if num_kept < least:
+        total = sum(sizes.values())
+        raise ValueError(
+            f"prune.sparsity must be at most {1 - least / total:.4f} for prune.allocation "
+            f"uniform_plus and this model, got {1 - num_kept / total:.4f}: its first convolution "
+            "stays dense and its last linear layer keeps a fifth. Lower it, or take erk or global."
+        )
+    kept = _share_out(num_kept, sizes, remaining, whole)
+    if any(kept[name] < fifth[name] for name in last):
+        kept = _share_out(num_kept, sizes, remaining, whole | fifth)
+    return kept
+
+
+def _share_out(
+    num_kept: int,
+    shares: Mapping[str, int],
+    limits: Mapping[str, int],
+    fixed: Mapping[str, int] | None = None,
+) -> dict[str, int]:
+    """Whole numbers in proportion to `shares`, none over its limit, that sum to `num_kept`.
+
+    Layers at their limit, or fixed, are set aside and the others share the rest. Fractions go to
+    the largest remainders, earlier layers first. All in integers: the same on every machine.
+    """
+    kept = dict(fixed or {})
+    free = [name for name in shares if name not in kept]
+    while True:
+        rest, whole = num_kept - sum(kept.values()), sum(shares[name] for name in free)
+        full = [name for name in free if rest * shares[name] >= limits[name] * whole]
+        if not full:
+            break
+        kept |= {name: limits[name] for name in full}
+        free = [name for name in free if name not in kept]
+    remainders = {}
+    for name in free:
+        kept[name], remainders[name] = divmod(rest * shares[name], whole)
+    missing = num_kept - sum(kept.values())
+    for name in sorted(free, key=lambda name: -remainders[name])[:missing]:
+        kept[name] += 1
+    assert sum(kept.values()) == num_kept, "the shares must sum to what is kept"
+    return kept
+
+
+def _shapes(masks: Masks) -> Shapes:
+    return {name: tuple(mask.shape) for name, mask in masks.items()}
+
+
+def _remaining(masks: Masks) -> dict[str, int]:
+    return {name: int(mask.count_nonzero()) for name, mask in masks.items()}

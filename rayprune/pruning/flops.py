@@ -1,0 +1,134 @@
+"""What a pruned model costs: parameters, multiply-adds, theoretical speed-up.
+
+`flops` in names are multiply-adds: one for each weight each time it is used, half of what torch's
+FlopCounterMode counts. Convolution and linear layers only (Blalock et al. 2020).
+"""
+
+import copy
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import FlopCounterMode
+
+from rayprune.pruning.masks import Masks, num_pruned, prunable, sparsity
+
+
+@dataclass(frozen=True)
+class Cost:
+    """The size of a pruned model beside that of the dense one."""
+
+    num_parameters: int
+    """All parameters of the model, biases and normalisation included."""
+    num_nonzero: int
+    """Those that are not pruned."""
+    sparsity: float
+    """Pruned fraction of the prunable weights, in [0, 1]."""
+    compression: float
+    """num_parameters / num_nonzero, >= 1."""
+    flops: int
+    """Multiply-adds of the dense convolution and linear layers, for one sample."""
+    flops_nonzero: int
+    """Those of non-zero weights."""
+    theoretical_speedup: float
+    """flops / flops_nonzero, >= 1; infinite if nothing is left. What no hardware promises."""
+
+
+def cost(num_parameters: int, multiply_adds: Mapping[str, int], masks: Masks) -> Cost:
+    """The cost under `masks`, given the model's number of parameters and `multiply_adds`."""
+    num_nonzero = num_parameters - num_pruned(masks)
+    densities = {name: int(mask.count_nonzero()) / mask.numel() for name, mask in masks.items()}
+    return Cost(
+        num_parameters=num_parameters,
+        num_nonzero=num_nonzero,
+        sparsity=sparsity(masks),
+        compression=num_parameters / num_nonzero if num_nonzero else float("inf"),
+        flops=sum(multiply_adds.values()),
+        flops_nonzero=round(_nonzero(multiply_adds, densities)),
+        theoretical_speedup=theoretical_speedup(multiply_adds, densities),
+    )
+
+
+def theoretical_speedup(multiply_adds: Mapping[str, int], densities: Mapping[str, float]) -> float:
+    """Dense multiply-adds over those of non-zero weights; a layer without a density is dense."""
+    left = _nonzero(multiply_adds, densities)
+    return sum(multiply_adds.values()) / left if left else float("inf")
+
+
+def multiply_adds(
+    build: Callable[[], nn.Module] | nn.Module, input_shape: tuple[int, ...]
+) -> dict[str, int]:
+    """The multiply-adds of each prunable weight for one sample of `input_shape`, in model order.
+
+    `build` makes the model, on the meta device: nothing is computed. A model in its place stays as
+    it is. A layer that is used twice counts twice, one that evaluation mode does not use has 0.
+    The scores of attention have no weights and are not counted.
+    """
+    model = _on_meta(build) if isinstance(build, nn.Module) else _built_on_meta(build)
+    names = prunable(model)
+    parameters = dict(model.named_parameters())
+    counter = _WeightCounter({_storage(parameters[name]): name for name in names})
+    with _attention_in_python(), torch.no_grad(), counter:
+        model.eval()(torch.empty(1, *input_shape, device="meta"))
+    return {name: counter.flops.get(name, 0) // 2 for name in names}
+
+
+class _WeightCounter(TorchDispatchMode):
+    """Adds the FLOPs of each operation to the weight, or view of a weight, that it reads.
+
+    Modules would not do: attention uses its projections' weights without calling their modules.
+    """
+
+    def __init__(self, names: Mapping[int, str]) -> None:
+        super().__init__()
+        self.names = names
+        self.flops: dict[str, int] = {}
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        with FlopCounterMode(display=False) as counter:
+            result = func(*args, **(kwargs or {}))
+        if flops := counter.get_total_flops():
+            tensors = [value for value in args if isinstance(value, Tensor)]
+            for name in filter(None, (self.names.get(_storage(tensor)) for tensor in tensors)):
+                self.flops[name] = self.flops.get(name, 0) + flops
+        return result
+
+
+def _storage(tensor: Tensor) -> int:
+    """What a weight and its views share."""
+    return tensor.untyped_storage()._cdata
+
+
+def _built_on_meta(build: Callable[[], nn.Module]) -> nn.Module:
+    with torch.device("meta"):
+        return build()
+
+
+def _on_meta(model: nn.Module) -> nn.Module:
+    """A copy without values; weights that are shared stay shared."""
+    memo: dict[int, Any] = {
+        id(p): nn.Parameter(torch.empty_like(p, device="meta"), p.requires_grad)
+        for p in model.parameters()
+    }
+    return copy.deepcopy(model, memo).to("meta")
+
+
+@contextmanager
+def _attention_in_python() -> Iterator[None]:
+    """Without attention's fused inference kernel, in which no FLOPs are seen."""
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)
+
+
+def _nonzero(multiply_adds: Mapping[str, int], densities: Mapping[str, float]) -> float:
+    return sum(count * densities.get(name, 1.0) for name, count in multiply_adds.items())
