@@ -1,0 +1,38 @@
+"""What can be known of a data set without decoding an image: checked before Ray starts."""
+
+from __future__ import annotations
+
+from rayprune import config
+from rayprune.data.named import check_named
+from rayprune.data.parquet_files import check_schema, find_parts
+from rayprune.data.target import find_target
+
+
+def check_data(data: config.Data) -> None:
+    """Raises a `ValueError` that names the field when `data` cannot be loaded as described.
+
+    Paths must exist, Parquet schemas have image and label columns, names be known and functions
+    importable. Takes well under a second, the import of a user's own module apart.
+    """
+    if data.augment != "auto":
+        check_augmentation(data.augment, data)
+    if data.parquet is not None:
+        for part in find_parts(data.parquet):
+            check_schema(part, part.paths[0])  # loading looks at the others
+    elif data.target is not None:
+        find_target(data.target)
+    else:
+        check_named(data.name or "fashion_mini", data.root)
+
+
+def check_augmentation(augmentation: str, data: config.Data) -> None:
+    """Raises a `ValueError` when the other fields do not let images be augmented this way."""
+    if augmentation != "imagenet":
+        return
+    if data.resize is None:
+        raise ValueError("experiment.data.augment: imagenet needs a size. Add data.resize: 224")
+    if data.streaming == "never":
+        raise ValueError(
+            "experiment.data.streaming: never keeps images in their final size, but ImageNet's "
+            "augmentation crops them before. Write streaming: auto, or augment: crop_flip"
+        )

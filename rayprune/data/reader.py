@@ -1,0 +1,145 @@
+"""Samples of a source brought to one shape: one by one, all at once, or by loader processes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from rayprune.data.augment import EVALUATION_ZOOM, center_crop, random_resized_crop
+from rayprune.data.sources import BadSampleError, Source
+
+Request = tuple[np.ndarray, np.ndarray | None]
+"""Rows (n,) and their random numbers (n, NUM_RANDOMS): NumPy, since sending a slice of a tensor
+to another process would send all of its storage."""
+
+CHUNK = 256  # rows that one thread or process reads at a time
+SMALL_IMAGE = 64 * 64  # pixels below which threads cost more than they bring
+
+
+@dataclass(frozen=True, eq=False)
+class Reader:
+    """Reads samples of `source` as images of one `shape` (C, H, W)."""
+
+    source: Source
+    shape: tuple[int, int, int]
+    side: int | None = None
+    """Side that images of any size are brought to; None: all have `shape`, or it is an error."""
+    is_imagenet: bool = False
+    """Crop at random as for ImageNet where random numbers are given, and zoom in where not."""
+
+    def __call__(self, row: int, numbers: Sequence[float] | None = None) -> tuple[Tensor, Tensor]:
+        """Image (C, H, W) and target; `numbers` are the sample's NUM_RANDOMS random numbers."""
+        image, target = self.source[row]
+        if self.side is not None and self.is_imagenet and numbers is not None:
+            image = random_resized_crop(image, numbers, self.side)
+        elif self.side is not None:
+            zoom = EVALUATION_ZOOM if self.is_imagenet else 1.0
+            image = center_crop(image, self.side, zoom=zoom)
+        if image.shape != self.shape:
+            raise ValueError(
+                f"{self.source.place(row)}: images must have one shape, "
+                f"got {tuple(image.shape)} after {self.shape}. Write experiment.data.resize: <side>"
+            )
+        return image, target
+
+
+def read_all(
+    reader: Reader, dtype: torch.dtype, *, num_threads: int, on_bad: str
+) -> tuple[Tensor, Tensor]:
+    """Images (n, C, H, W) and targets of all rows in their order, without those skipped."""
+    images = torch.empty(len(reader.source), *reader.shape, dtype=dtype)
+    targets: list[Tensor | None] = [None] * len(images)
+
+    def read(start: int) -> None:
+        for row in range(start, min(start + CHUNK, len(images))):
+            try:
+                images[row], targets[row] = reader(row)
+            except BadSampleError:
+                if on_bad == "error":
+                    raise
+
+    starts = range(0, len(images), CHUNK)
+    if num_threads > 1 and reader.shape[1] * reader.shape[2] > SMALL_IMAGE:
+        with ThreadPoolExecutor(num_threads) as threads:
+            list(threads.map(read, starts))
+    else:
+        for start in starts:
+            read(start)
+    good = [target for target in targets if target is not None]
+    if not good:
+        raise ValueError(
+            f"none of {len(images)} samples can be read, first {reader.source.place(0)}"
+        )
+    if len(good) < len(images):
+        images = images[torch.tensor([target is not None for target in targets])]
+    return images, torch.stack(good)
+
+
+def readable_rows(reader: Reader, *, num_workers: int) -> Tensor:
+    """Rows (k,) that can be read, found by reading every one once."""
+    starts = range(0, len(reader.source), CHUNK)
+    found = _loader(_ReadableRows(reader), starts, num_workers)
+    return torch.cat([torch.empty(0, dtype=torch.int64), *found])
+
+
+def stream(
+    reader: Reader, requests: Iterable[Request], *, num_workers: int, pin_memory: bool
+) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
+    """For each request images (n, C, H, W), targets and its random numbers, in their order."""
+    for batch in _loader(_Batches(reader), requests, num_workers, pin_memory):
+        if isinstance(batch, Exception):
+            raise batch
+        yield batch
+
+
+def _loader(dataset: Any, keys: Iterable[Any], num_workers: int, pin: bool = False) -> DataLoader:
+    return DataLoader(
+        dataset,
+        sampler=keys,
+        batch_size=None,
+        num_workers=num_workers,
+        pin_memory=pin,
+        generator=torch.Generator(),  # else it draws from the global one, which dropout uses
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class _Batches:
+    """A dataset of whole batches, keyed by requests."""
+
+    reader: Reader
+
+    def __getitem__(self, request: Request) -> Any:
+        rows, randoms = request
+        numbers = [None] * len(rows) if randoms is None else randoms.tolist()
+        try:
+            samples = [self.reader(row, n) for row, n in zip(rows.tolist(), numbers, strict=True)]
+        except ValueError as error:
+            return error  # a value, so that the user sees it without a loader process's traceback
+        images, targets = zip(*samples, strict=True)
+        return torch.stack(images), torch.stack(targets), randoms
+
+
+@dataclass(frozen=True, eq=False)
+class _ReadableRows:
+    """A dataset of the readable rows among CHUNK, keyed by the first."""
+
+    reader: Reader
+
+    def __getitem__(self, start: int) -> Tensor:
+        rows = range(start, min(start + CHUNK, len(self.reader.source)))
+        return torch.tensor([row for row in rows if self._is_readable(row)], dtype=torch.int64)
+
+    def _is_readable(self, row: int) -> bool:
+        try:
+            self.reader(row)
+        except BadSampleError:
+            return False
+        return True
