@@ -123,7 +123,9 @@ def make_trials(study: Study) -> tuple[TrialPlan, ...]:
             plan = make_plan(experiment)
         except ValueError as error:
             point = ", ".join(f"{path}={value}" for path, value in values.items())
-            mistakes += [f"{line} (at {point})" if point else line for line in str(error).split("\n")]
+            mistakes += [
+                f"{line} (at {point})" if point else line for line in str(error).split("\n")
+            ]
             continue
         if experiment.batch_size % study.scaling.workers:
             mistakes.append(

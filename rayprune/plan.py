@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,7 +54,9 @@ def make_plan(experiment: Experiment) -> tuple[Stage, ...]:
     plan = [dense]
     sparsities = cycle_sparsities(experiment)
     for sparsity, epochs in zip(sparsities, cycle_epochs(experiment), strict=True):
-        plan.append(_cycle(experiment, plan[-1], sparsity, epochs, last=len(plan) == len(sparsities)))
+        plan.append(
+            _cycle(experiment, plan[-1], sparsity, epochs, last=len(plan) == len(sparsities))
+        )
     _check_schedules(experiment, plan)
     return tuple(plan)
 
@@ -120,7 +123,18 @@ def sparsify_goal(experiment: Experiment) -> float | None:
     return experiment.prune.sparsity if own is None else own
 
 
-def _cycle(experiment: Experiment, parent: Stage, sparsity: float, epochs: int, *, last: bool) -> Stage:
+def count_epochs(plans: Sequence[Sequence[Stage]]) -> dict[str, int]:
+    """Epochs that the unique stages of all plans take, and that separate runs would take."""
+    unique = {stage.key: stage.epochs for plan in plans for stage in plan}
+    return {
+        "unique_epochs": sum(unique.values()),
+        "naive_epochs": sum(stage.epochs for plan in plans for stage in plan),
+    }
+
+
+def _cycle(
+    experiment: Experiment, parent: Stage, sparsity: float, epochs: int, *, last: bool
+) -> Stage:
     schedule = experiment.retrain.schedule
     adapt = schedule == "allr" and epochs > 0 and (last or experiment.allr.adapt == "every")
     prune = experiment.prune.model_dump(mode="json")
@@ -171,7 +185,11 @@ def _check_schedules(experiment: Experiment, plan: list[Stage]) -> None:
             f"<= dense.epochs={dense.epochs}, got {longest}. Write {dense.epochs} or fewer, or "
             f"another schedule"
         )
-    if longest > 0 and experiment.retrain.schedule == "ft" and dense.schedule in ("linear", "cosine"):
+    if (
+        longest > 0
+        and experiment.retrain.schedule == "ft"
+        and dense.schedule in ("linear", "cosine")
+    ):
         raise ValueError(
             f"retrain.schedule ft keeps the dense run's smallest learning rate, which is 0 after "
             f"dense.schedule {dense.schedule}. Write dense.schedule: stepped to compare schedules"

@@ -223,7 +223,9 @@ def make_table(
 ) -> pa.Table:
     """A row for each trial and stage; `executed_by` names the trial that a stage was run for."""
     rows = [
-        _row(trial, position, executed_by) for trial in trials for position in range(len(trial.records))
+        _row(trial, position, executed_by)
+        for trial in trials
+        for position in range(len(trial.records))
     ]
     names = dict.fromkeys(name for row in rows for name in row)
     table = pa.table({name: _column([row.get(name) for row in rows]) for name in names})

@@ -24,29 +24,32 @@ class Options(BaseModel):
     """Names the method."""
 
 
-class Gmp(Options):
+class WithGoal(Options):
+    """A method that removes the smallest weights down to a goal."""
+
+    sparsity: Goal | None = None
+    """Goal, in [0, 1); null takes `prune.sparsity`."""
+    allocation: Allocation = "global"
+    """How the removed weights are shared out over the layers."""
+
+
+class Gmp(WithGoal):
     """Gradual magnitude pruning (Zhu & Gupta 2017)."""
 
     method: Literal["gmp"] = "gmp"
     """Names the method."""
-    sparsity: Goal | None = None
-    """Goal, in [0, 1); null takes `prune.sparsity`."""
     interval: Annotated[int, Field(ge=1)] | None = None
     """Epochs between two prune steps, at most half of the run; null takes a tenth of the run."""
     recover: bool = True
     """Masked weights keep their value (they only decay) and may be chosen again at the next prune
     step; false: once removed, always removed."""
-    allocation: Allocation = "global"
-    """How the removed weights are shared out over the layers."""
 
 
-class Gsm(Options):
+class Gsm(WithGoal):
     """Global sparse momentum (Ding et al. 2019)."""
 
     method: Literal["gsm"] = "gsm"
     """Names the method."""
-    sparsity: Goal | None = None
-    """Goal, in [0, 1); null takes `prune.sparsity`."""
     momentum: Annotated[float, Field(gt=0, lt=1)] | None = 0.99
     """Momentum of the prunable weights, in (0, 1): how fast passive weights decay grows with
     1 / (1 - momentum); null takes `optim.momentum`."""
@@ -54,38 +57,35 @@ class Gsm(Options):
     """Decay of the prunable weights; null takes `optim.weight_decay`. Short runs need more."""
 
 
-class Lc(Options):
+class Lc(WithGoal):
     """Learning-compression (Carreira-Perpinan & Idelbayev 2018)."""
 
     method: Literal["lc"] = "lc"
     """Names the method."""
-    sparsity: Goal | None = None
-    """Goal, in [0, 1); null takes `prune.sparsity`."""
     weight_decay: Annotated[float, Field(ge=0)] | None = None
     """Decay of the smallest prunable weights (the largest have none); null takes
     `optim.weight_decay`. Short runs need more."""
 
 
-class Dpf(Options):
+class Dpf(WithGoal):
     """Dynamic pruning with feedback (Lin et al. 2020)."""
 
     method: Literal["dpf"] = "dpf"
     """Names the method."""
-    sparsity: Goal | None = None
-    """Goal, in [0, 1); null takes `prune.sparsity`."""
     interval: Annotated[int, Field(ge=1)] = 16
     """Training steps between two renewals of the mask."""
     ramp: Annotated[float, Field(gt=0, le=1)] = 0.75
     """Part of the run after which the goal is reached, in (0, 1]."""
 
 
-class Dnw(Options):
+class Dnw(WithGoal):
     """Discovering neural wirings (Wortsman et al. 2019)."""
 
     method: Literal["dnw"] = "dnw"
     """Names the method."""
-    sparsity: Goal | None = None
-    """Goal, in [0, 1); null takes `prune.sparsity`."""
+    allocation: Allocation = "uniform"
+    """How the removed weights are shared out over the layers. Initial weights differ in size from
+    layer to layer, so global can leave a layer empty from the first step, and it stays empty."""
 
 
 class Str(Options):

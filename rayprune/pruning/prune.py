@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import replace
 
 from torch import Tensor
@@ -34,20 +35,20 @@ def prune(snapshot: Snapshot, stage: Stage, how: Prune) -> Snapshot:
     return replace(snapshot, masks={**snapshot.masks, **after})
 
 
-def norm_drop(
-    parameters: dict[str, Tensor], before: Masks, after: Masks, ignore: tuple[str, ...] = ()
-) -> float:
+def norm_drop(parameters: Mapping[str, Tensor], before: Masks, after: Masks) -> float:
     """ALLR's ``d1 = ||W - W^p|| / (||W|| sqrt(q))`` of one prune step.
 
     `parameters` are all weights and biases just before the step, with the pruned ones at zero;
-    ``q`` is the fraction of the remaining prunable weights that the step removes. 0 if it removes
-    none. Source: Zimmer et al., ICLR 2023.
+    `after` holds the masks of the prunable weights, ``q`` is the fraction of their remaining ones
+    that the step removes. 0 if it removes none. Source: Zimmer et al., ICLR 2023.
     """
-    removed = {name: before[name] & ~after[name] for name in after}
+    removed = {name: before[name] & ~mask for name, mask in after.items()}
     num_removed = sum(int(mask.sum()) for mask in removed.values())
-    num_remaining = sum(int(before[name].sum()) for name in not_ignored(before, ignore))
+    num_remaining = sum(int(before[name].sum()) for name in after)
     if num_removed == 0:
         return 0.0
-    lost = sum(float(parameters[name][mask].double().square().sum()) for name, mask in removed.items())
+    lost = sum(
+        float(parameters[name][mask].double().square().sum()) for name, mask in removed.items()
+    )
     whole = sum(float(weight.double().square().sum()) for weight in parameters.values())
     return math.sqrt(lost / whole) / math.sqrt(num_removed / num_remaining)

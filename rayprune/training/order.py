@@ -1,4 +1,4 @@
-"""Randomness that is derived, never stored: from (seed, stage, epoch), for any number of workers."""
+"""Randomness derived, never stored: from (seed, stage, epoch), for any number of workers."""
 
 from __future__ import annotations
 
@@ -24,7 +24,9 @@ def epoch_order(num_images: int, batch_size: int, *, seed: int, stage: int, epoc
     return order[: num_steps * batch_size].view(num_steps, batch_size)
 
 
-def epoch_randoms(num_steps: int, batch_size: int, width: int, *, seed: int, stage: int, epoch: int) -> Tensor:
+def epoch_randoms(
+    num_steps: int, batch_size: int, width: int, *, seed: int, stage: int, epoch: int
+) -> Tensor:
     """Augmentation's random numbers in [0, 1), (steps, batch_size, width) float32."""
     generator = torch.Generator().manual_seed(derive_seed(seed, stage, epoch, "augment"))
     return torch.rand(num_steps, batch_size, width, generator=generator)

@@ -35,7 +35,9 @@ def _classification_loss(logits: Tensor, labels: Tensor) -> Tensor:
 def _classification_count(logits: Tensor, labels: Tensor) -> Tensor:
     loss = F.cross_entropy(logits.float(), labels, reduction="sum")
     correct = (logits.argmax(1) == labels).sum()
-    return torch.stack([loss.double(), correct.double(), torch.ones_like(correct).double() * len(labels)])
+    return torch.stack(
+        [loss.double(), correct.double(), torch.ones_like(correct).double() * len(labels)]
+    )
 
 
 def _classification_metrics(counts: Tensor) -> dict[str, float]:

@@ -33,7 +33,11 @@ def local_worker() -> Iterator[Worker]:
     """The worker of a plain process, or of one of ``torchrun``'s, with its process group."""
     world_size, rank = int(os.environ.get("WORLD_SIZE", 1)), int(os.environ.get("RANK", 0))
     on_gpu = torch.cuda.is_available()
-    device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0))) if on_gpu else torch.device("cpu")
+    device = (
+        torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
+        if on_gpu
+        else torch.device("cpu")
+    )
     if on_gpu:
         torch.cuda.set_device(device)
     if world_size == 1:
@@ -78,3 +82,11 @@ def average_buffers_(model: nn.Module, worker: Worker) -> None:
             if buffer.is_floating_point():
                 dist.all_reduce(buffer)
                 buffer /= worker.world_size
+
+
+def prepare_process(threads: int) -> None:
+    """Settings of a process that trains: its threads on a CPU, repeatable kernels on a GPU."""
+    torch.set_num_threads(threads)
+    # A stage that goes on after an interruption must give the bits of one that was not.
+    torch.backends.cudnn.deterministic = True
+    torch.backends.cudnn.benchmark = False

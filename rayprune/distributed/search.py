@@ -1,0 +1,240 @@
+"""A study on Ray: Tune's trials want stages, slots run them, and the results are written down."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import ray
+from ray import tune
+from ray.tune.schedulers import ASHAScheduler
+
+from rayprune import results
+from rayprune.config import Scaling, Study
+from rayprune.distributed.cluster import LedgerActor, View, connect, num_slots
+from rayprune.load import TrialPlan, default_storage
+from rayprune.outcome import Outcome, write_outcome, write_study
+from rayprune.results import StageRecord
+
+VIEW_EVERY_S = 0.5
+SLOT_END_S = 30.0  # how long slots may take to end before Ray is shut down around them
+
+
+def search(
+    study: Study, trials: Sequence[TrialPlan], *, show: Callable[[View], None] = lambda view: None
+) -> Outcome:
+    """Run every trial of a study; stages that are done, here or by an earlier start, are not rerun.
+
+    `show` is called twice a second with how far everything is. The results table is written
+    whenever a trial ends, so nothing finished is lost. Raises ``StorageError`` when the storage
+    cannot be written.
+    """
+    storage = default_storage(study)
+    folder = results.study_folder(storage, study.name)
+    write_study(study, storage)
+    started_here = connect()
+    try:
+        ledger = LedgerActor.options(max_concurrency=10_000).remote(storage)  # type: ignore[attr-defined]
+        count = num_slots(study.scaling, len(trials))
+        slots = _Slots(ledger, count, study.scaling, storage, f"{folder}/.ray")
+        book = _Book(study, trials, ledger, storage)
+        stop_watching = _every(VIEW_EVERY_S, lambda: show(book.update()))
+        try:
+            _run_trials(study, trials, ledger, count, f"{folder}/.ray")
+        finally:
+            ray.get(ledger.close.remote())
+            stop_watching()
+        view = book.update()
+        show(view)
+        outcome = book.outcome(view)
+        write_outcome(outcome)
+        slots.join()
+        return outcome
+    finally:
+        if started_here:
+            ray.shutdown()
+
+
+def _run_trials(
+    study: Study, trials: Sequence[TrialPlan], ledger: Any, slots: int, ray_folder: str
+) -> None:
+    """Tune schedules trials that take no CPU: they only wait for stages."""
+    plans = {trial.name: trial for trial in trials}
+    early = study.search.early_stop
+    scheduler = early and ASHAScheduler(
+        time_attr="retrain_epochs",
+        max_t=max(1, max(sum(s.epochs for s in t.plan[1:]) for t in trials)),
+        grace_period=early.grace_epochs,
+        reduction_factor=early.reduction,
+    )
+    trainable = tune.with_parameters(_trial, plans=plans, ledger=ledger, metric=study.search.metric)
+    tuner = tune.Tuner(
+        tune.with_resources(trainable, {"cpu": 0, "memory": 1_000_000}),
+        param_space={"trial": tune.grid_search(list(plans))},
+        tune_config=tune.TuneConfig(
+            metric=study.search.metric,
+            mode=study.search.mode,
+            scheduler=scheduler,
+            # Enough that no slot waits for Tune, few enough that their processes stay cheap.
+            max_concurrent_trials=study.search.max_concurrent or 2 * slots + 2,
+            reuse_actors=True,
+        ),
+        run_config=tune.RunConfig(
+            name="trials",
+            storage_path=ray_folder,
+            verbose=0,
+            callbacks=[_Withdraw(ledger)],
+        ),
+    )
+    tuner.fit()
+
+
+def _trial(
+    config: dict[str, Any], *, plans: Mapping[str, TrialPlan], ledger: Any, metric: str
+) -> None:
+    """A Tune trial: submit the plan, wait for its stages, report each epoch's metrics."""
+    trial = plans[config["trial"]]
+    ray.get(ledger.submit.remote(trial.name, trial.experiment, trial.plan))
+    retrained = 0
+    for stage in trial.plan:
+        epochs_seen = 0
+        while True:
+            state = ray.get(ledger.wait_for.remote(stage.key, epochs_seen))
+            if state.status == "failed":
+                return  # the ledger knows why, and the summary says it
+            if state.epochs_done > epochs_seen and metric in state.metrics and not stage.is_dense:
+                tune.report(
+                    {
+                        **state.metrics,
+                        "retrain_epochs": retrained + state.epochs_done,
+                        "stage": stage.index,
+                    }
+                )
+            epochs_seen = max(epochs_seen, state.epochs_done)
+            if state.status == "done":
+                break
+        retrained += 0 if stage.is_dense else stage.epochs
+
+
+class _Withdraw(tune.Callback):
+    """A trial that Tune ends, for whatever reason, wants nothing any more."""
+
+    def __init__(self, ledger: Any) -> None:
+        self._ledger = ledger
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        self._ledger.withdraw.remote(trial.config["trial"])
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        self._ledger.withdraw.remote(trial.config["trial"])
+
+
+class _Slots:
+    """The slots' threads: each holds one Ray Train run."""
+
+    def __init__(
+        self, ledger: Any, count: int, scaling: Scaling, storage: str, ray_folder: str
+    ) -> None:
+        self._alive = count
+        self._lock = threading.Lock()
+        self._threads = [
+            threading.Thread(
+                target=self._serve, args=(slot, ledger, scaling, storage, ray_folder), daemon=True
+            )
+            for slot in range(count)
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def join(self) -> None:
+        """Wait for the slots to end; Ray's shutdown ends those that hang."""
+        deadline = time.monotonic() + SLOT_END_S
+        for thread in self._threads:
+            thread.join(max(0.0, deadline - time.monotonic()))
+
+    def _serve(
+        self, slot: int, ledger: Any, scaling: Scaling, storage: str, ray_folder: str
+    ) -> None:
+        from rayprune.distributed.slot import run_slot  # torch, which the driver needs only here
+
+        error = None
+        try:
+            run_slot(slot, ledger=ledger, scaling=scaling, storage=storage, ray_folder=ray_folder)
+        except Exception as failure:  # whatever ended it, the trials must hear of it
+            error = f"slot {slot} ended: {failure}"
+        with self._lock:
+            self._alive -= 1
+            ledger.slot_ended.remote(slot, error, self._alive == 0)
+
+
+class _Book:
+    """Writes results down while they come."""
+
+    def __init__(
+        self, study: Study, trials: Sequence[TrialPlan], ledger: Any, storage: str
+    ) -> None:
+        self._study, self._trials, self._ledger = study, tuple(trials), ledger
+        self._storage = storage
+        self._finished: dict[str, tuple[StageRecord, ...]] = {}
+        self._errors: dict[str, str] = {}
+
+    def update(self) -> View:
+        """How far everything is; a trial that has ended since the last call is in the table."""
+        view: View = ray.get(self._ledger.view.remote())
+        news = False
+        for trial in self._trials:
+            if trial.name in self._finished or trial.name in self._errors:
+                continue
+            states = [view.states[stage.key] for stage in trial.plan if stage.key in view.states]
+            errors = [state.error for state in states if state.error is not None]
+            if errors:
+                self._errors[trial.name] = errors[0]
+            elif len(states) == len(trial.plan) and states[-1].status == "done":
+                records = results.finished_records(self._storage, trial.plan[-1].key)
+                assert records is not None, "a stage counts as done when it is durable"
+                self._finished[trial.name] = records
+                news = True
+        if news:
+            write_outcome(self.outcome(view))
+        return view
+
+    def outcome(self, view: View) -> Outcome:
+        """What there is by now."""
+        return Outcome(
+            self._study,
+            self._trials,
+            self._storage,
+            dict(self._finished),
+            dict(self._errors),
+            ray.get(self._ledger.executed_by.remote()),
+            view.executed_epochs,
+        )
+
+
+def _every(seconds: float, action: Callable[[], None]) -> Callable[[], None]:
+    """Call `action` again and again in a thread; the function given back ends that.
+
+    What an action raises ends the thread, and is raised by the function given back.
+    """
+    ended = threading.Event()
+    failure: list[BaseException] = []
+
+    def loop() -> None:
+        try:
+            while not ended.wait(seconds):
+                action()
+        except Exception as error:
+            failure.append(error)
+
+    thread = threading.Thread(target=loop, daemon=True)
+    thread.start()
+
+    def end() -> None:
+        ended.set()
+        thread.join()
+        if failure:
+            raise failure[0]
+
+    return end

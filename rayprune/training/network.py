@@ -1,0 +1,57 @@
+"""The experiment's network on the experiment's data: made, started from, and costed."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import torch
+from torch import nn
+
+from rayprune.config import Experiment, Model
+from rayprune.data import Dataset
+from rayprune.models import build_model
+from rayprune.pruning.flops import Cost, cost, multiply_adds
+from rayprune.pruning.masks import Masks, prunable
+from rayprune.pruning.snapshot import Snapshot
+from rayprune.training.order import derive_seed
+
+
+def make_model(experiment: Experiment, dataset: Dataset) -> nn.Module:
+    """The network with the initial weights of the experiment's seed."""
+    torch.manual_seed(derive_seed(experiment.seed, "weights"))
+    return _build(experiment.model, len(dataset.classes), dataset.image_shape[0])
+
+
+def initial_snapshot(model: nn.Module) -> Snapshot:
+    """A model before the dense run: every prunable weight is kept, no stage is recorded."""
+    parameters = dict(model.named_parameters())
+    masks = {name: torch.ones(parameters[name].shape, dtype=torch.bool) for name in prunable(model)}
+    weights = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
+    return Snapshot(weights, masks)
+
+
+def network_cost(experiment: Experiment, dataset: Dataset, masks: Masks) -> Cost:
+    """Size and multiply-adds of the experiment's network under `masks`."""
+    counts = _count(experiment.model.model_dump_json(), len(dataset.classes), dataset.image_shape)
+    return cost(*counts, masks)
+
+
+@lru_cache(maxsize=8)
+def _count(
+    model: str, num_classes: int, image_shape: tuple[int, int, int]
+) -> tuple[int, dict[str, int]]:
+    """Parameters, and multiply-adds of each prunable weight; once for each network."""
+    network = _build(Model.model_validate_json(model), num_classes, image_shape[0])
+    num_parameters = sum(parameter.numel() for parameter in network.parameters())
+    return num_parameters, multiply_adds(network, image_shape)
+
+
+def _build(model: Model, num_classes: int, in_channels: int) -> nn.Module:
+    return build_model(
+        model.name,
+        target=model.target,
+        kwargs=model.kwargs,
+        weights=model.weights,
+        num_classes=num_classes,
+        in_channels=in_channels,
+    )

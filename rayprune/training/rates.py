@@ -1,0 +1,85 @@
+"""The learning rates of a stage, and the measured numbers that ALLR takes them from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import nn
+
+from rayprune.config import OWN_SCHEDULES, Experiment
+from rayprune.plan import Stage, dense_epochs, dense_schedule
+from rayprune.pruning.masks import not_ignored
+from rayprune.pruning.prune import norm_drop
+from rayprune.pruning.snapshot import Snapshot
+from rayprune.schedules import DenseLRs, Schedule, allr_scale, dense_lrs, retrain_lrs
+
+
+@dataclass(frozen=True)
+class StageRates:
+    """A schedule, its peak, and ALLR's d1, d2 and d for every cycle (None for the dense run)."""
+
+    schedule: Schedule
+    peak: float | None
+    d1: float | None
+    d2: float | None
+    d: float | None
+
+
+def stage_rates(
+    experiment: Experiment,
+    stage: Stage,
+    before: Snapshot,
+    pruned: Snapshot,
+    model: nn.Module,
+    steps_per_epoch: int,
+) -> StageRates:
+    """Learning rates of a stage whose prune step turned `before` into `pruned`.
+
+    `d` is what the peak was in fact multiplied by: 1 for all but an adapting ALLR cycle.
+    """
+    num_steps = stage.epochs * steps_per_epoch
+    dense = _dense(experiment, steps_per_epoch)
+    if stage.is_dense:
+        return StageRates(dense.schedule, _peak(dense.schedule, num_steps), None, None, None)
+    names = not_ignored(before.masks, experiment.prune.ignore)
+    # Parameters alone: batch-norm statistics are no part of the norm.
+    parameters = {name: before.weights[name] for name, _ in model.named_parameters()}
+    d1 = norm_drop(parameters, before.masks, {name: pruned.masks[name] for name in names})
+    d2 = stage.epochs / dense_epochs(experiment)
+    scale = allr_scale(d1, d2) if stage.adapt else 1.0
+    schedule = _cycle(experiment, stage, dense, num_steps, scale)
+    return StageRates(schedule, _peak(schedule, num_steps), d1, d2, scale)
+
+
+def _dense(experiment: Experiment, steps_per_epoch: int) -> DenseLRs:
+    return dense_lrs(
+        dense_schedule(experiment),
+        lr=experiment.optim.lr,
+        num_steps=dense_epochs(experiment) * steps_per_epoch,
+        warmup=experiment.dense.warmup,
+        milestones=experiment.dense.milestones,
+        factor=experiment.dense.factor,
+    )
+
+
+def _cycle(
+    experiment: Experiment, stage: Stage, dense: DenseLRs, num_steps: int, scale: float
+) -> Schedule:
+    retrain = experiment.retrain
+    if stage.schedule not in OWN_SCHEDULES:
+        return retrain_lrs(
+            stage.schedule if num_steps else "ft", num_steps=num_steps, dense=dense, scale=scale
+        )
+    assert retrain.lr is not None
+    return dense_lrs(
+        stage.schedule,
+        lr=retrain.lr,
+        num_steps=num_steps,
+        warmup=retrain.warmup or 0.0,
+        milestones=experiment.dense.milestones,
+        factor=experiment.dense.factor,
+    ).schedule
+
+
+def _peak(schedule: Schedule, num_steps: int) -> float | None:
+    return max(map(schedule, range(num_steps)), default=None)

@@ -1,0 +1,199 @@
+"""The ledger, alone: every stage once, in order, whatever slots and trials do."""
+
+import random
+
+import pytest
+
+from rayprune.config import Experiment
+from rayprune.distributed.ledger import MAX_ATTEMPTS, Ledger, Run, Stop, Wait
+from rayprune.plan import make_plan
+
+
+def experiment(epochs=2, cycles=2, seed=0, schedule="llr"):
+    return Experiment.model_validate(
+        {
+            "retrain": {"epochs": epochs, "schedule": schedule},
+            "prune": {"cycles": cycles},
+            "seed": seed,
+        }
+    )
+
+
+def submit(ledger, trial, **fields):
+    wanted = experiment(**fields)
+    plan = make_plan(wanted)
+    ledger.submit(trial, wanted, plan)
+    return plan
+
+
+def run(ledger, slot, answer):
+    for epoch in range(answer.stage.epochs):
+        if not ledger.epoch_done(slot, answer.stage.key, epoch + 1, {}, 1.0):
+            return False
+    ledger.finished(slot, answer.stage.key, ["snapshot of", answer.stage.key], {})
+    return True
+
+
+def test_trials_that_share_a_stage_wait_for_the_same_one():
+    ledger = Ledger()
+    plan = submit(ledger, "a", epochs=1)
+    submit(ledger, "b", epochs=3)
+    one, two = ledger.join(1), ledger.join(2)
+    dense = ledger.next_stage(1, one, 0)
+    assert isinstance(dense, Run) and dense.stage == plan[0] and dense.parent is None
+    assert isinstance(ledger.next_stage(2, two, 0), Wait)
+    run(ledger, 1, dense)
+    a, b = ledger.next_stage(1, one, 1), ledger.next_stage(2, two, 0)
+    assert {a.stage.epochs, b.stage.epochs} == {1, 3}
+    assert a.parent == b.parent == ["snapshot of", plan[0].key]
+
+
+def test_all_ranks_hear_the_same_answer():
+    ledger = Ledger()
+    submit(ledger, "a")
+    submit(ledger, "b", seed=1)
+    incarnation = ledger.join(0)
+    answers = [ledger.next_stage(0, incarnation, 0) for _ in range(4)]
+    assert all(answer is answers[0] for answer in answers)
+    assert ledger.next_stage(0, incarnation, 1).stage.key != answers[0].stage.key
+
+
+def test_a_slot_is_offered_a_child_of_what_it_has_done():
+    ledger = Ledger()
+    submit(ledger, "a", seed=0)
+    submit(ledger, "b", seed=1)
+    one, two = ledger.join(1), ledger.join(2)
+    first, second = ledger.next_stage(1, one, 0), ledger.next_stage(2, two, 0)
+    run(ledger, 1, first)
+    run(ledger, 2, second)
+    assert ledger.next_stage(2, two, 1).stage.parent == second.stage.key
+    assert ledger.next_stage(1, one, 1).stage.parent == first.stage.key
+
+
+def test_a_slot_that_came_back_goes_on_and_its_dead_ranks_are_sent_away():
+    ledger = Ledger()
+    submit(ledger, "a")
+    old = ledger.join(0)
+    lost = ledger.next_stage(0, old, 0)
+    ledger.epoch_done(0, lost.stage.key, 1, {}, 1.0)
+    new = ledger.join(0)
+    assert isinstance(ledger.next_stage(0, old, 1), Stop)
+    again = ledger.next_stage(0, new, 0)
+    assert again.stage == lost.stage
+    assert ledger.state(lost.stage.key).epochs_done == 1
+
+
+def test_a_stage_that_keeps_killing_its_slot_fails_and_the_others_go_on():
+    ledger = Ledger()
+    bad = submit(ledger, "bad", seed=1)
+    good = submit(ledger, "good", seed=2)
+    for _ in range(MAX_ATTEMPTS):
+        incarnation = ledger.join(0)
+        assert ledger.next_stage(0, incarnation, 0).stage == bad[0]
+    incarnation = ledger.join(0)
+    assert ledger.state(bad[-1].key).status == "failed"
+    assert "died 4 times" in ledger.state(bad[-1].key).error
+    assert ledger.next_stage(0, incarnation, 0).stage == good[0]
+
+
+def test_what_nobody_wants_ends_at_its_next_epoch():
+    ledger = Ledger()
+    plan = submit(ledger, "a")
+    incarnation = ledger.join(0)
+    answer = ledger.next_stage(0, incarnation, 0)
+    assert ledger.epoch_done(0, answer.stage.key, 1, {}, 1.0)
+    ledger.withdraw("a")
+    assert not ledger.epoch_done(0, answer.stage.key, 2, {}, 1.0)
+    ledger.close()
+    assert isinstance(ledger.next_stage(0, incarnation, 1), Stop)
+    assert ledger.state(plan[0].key).status == "wanted"
+
+
+def test_a_shared_stage_goes_on_when_one_trial_withdraws():
+    ledger = Ledger()
+    submit(ledger, "a", epochs=1)
+    submit(ledger, "b", epochs=2)
+    answer = ledger.next_stage(0, ledger.join(0), 0)
+    ledger.withdraw("a")
+    assert ledger.epoch_done(0, answer.stage.key, 1, {}, 1.0)
+
+
+def test_what_was_found_finished_is_not_run():
+    ledger = Ledger()
+    plan = submit(ledger, "a")
+    ledger.found(plan[0].key, "from disk", {"val_accuracy": 0.5})
+    answer = ledger.next_stage(0, ledger.join(0), 0)
+    assert answer.stage == plan[1] and answer.parent == "from disk"
+    assert ledger.executed_by() == {}
+
+
+def test_a_failure_reaches_the_stages_after_it_only():
+    ledger = Ledger()
+    plan = submit(ledger, "a", cycles=2)
+    other = submit(ledger, "b", cycles=1)
+    incarnation = ledger.join(0)
+    run(ledger, 0, ledger.next_stage(0, incarnation, 0))
+    answer = ledger.next_stage(0, incarnation, 1)
+    ledger.failed(0, answer.stage.key, "it diverged")
+    failed, fine = (plan, other) if answer.stage == plan[1] else (other, plan)
+    assert ledger.state(failed[-1].key).error == "it diverged"
+    assert ledger.state(fine[-1].key).status == "wanted"
+
+
+@pytest.mark.parametrize("seed", range(300))
+def test_whatever_happens_every_stage_is_run_once_and_after_its_parent(seed):
+    """Random trials, slots, deaths and withdrawals: the invariants of the whole."""
+    chance = random.Random(seed)
+    ledger, plans = Ledger(), {}
+    for trial in range(chance.randint(1, 8)):
+        plans[f"t{trial}"] = submit(
+            ledger,
+            f"t{trial}",
+            epochs=chance.randint(0, 3),
+            cycles=chance.randint(0, 3),
+            seed=chance.randint(0, 1),
+            schedule=chance.choice(["llr", "allr"]),
+        )
+    withdrawn: set[str] = set()
+    slots = {slot: [ledger.join(slot), 0, None] for slot in range(chance.randint(1, 3))}
+    done, executed, busy_epochs = set(), 0, {}
+    ledger.close()
+    while slots:
+        slot = chance.choice(list(slots))
+        state = slots[slot]
+        if chance.random() < 0.02:
+            state[:] = [ledger.join(slot), 0, None]
+        elif chance.random() < 0.01:
+            name = chance.choice(list(plans))
+            ledger.withdraw(name)
+            withdrawn.add(name)
+        elif state[2] is None:
+            answer = ledger.next_stage(slot, state[0], state[1])
+            if isinstance(answer, Stop):
+                del slots[slot]
+            elif isinstance(answer, Run):
+                assert answer.stage.key not in done
+                assert answer.stage.parent is None or answer.stage.parent in done
+                running = [s[2].stage.key for s in slots.values() if s[2] is not None]
+                assert answer.stage.key not in running
+                state[1:] = [state[1] + 1, answer]
+        else:
+            stage = state[2].stage
+            epochs = busy_epochs.setdefault(stage.key, 0)
+            if epochs < stage.epochs:
+                busy_epochs[stage.key] += 1
+                executed += 1
+                if not ledger.epoch_done(slot, stage.key, epochs + 1, {}, 1.0):
+                    state[2] = None
+            else:
+                ledger.finished(slot, stage.key, None, {})
+                done.add(stage.key)
+                state[2] = None
+    failed = {key for key, s in ledger.states().items() if s.status == "failed"}
+    for name, plan in plans.items():
+        if name not in withdrawn:
+            assert all(stage.key in done | failed for stage in plan)
+    assert ledger.executed_epochs == executed
+    if not withdrawn and not failed:
+        unique = {s.key: s.epochs for plan in plans.values() for s in plan}
+        assert executed == sum(unique.values())
