@@ -6,6 +6,7 @@ import difflib
 import itertools
 import os
 import random
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +34,24 @@ SYNONYMS = {
     "dataset": "data.name",
 }
 SPACE = "search.space."
+
+
+class _Yaml(yaml.SafeLoader):
+    """YAML with 1.2's numbers: in 1.1, `2:4` is the number 124 (in base 60) and `5e-4` is text."""
+
+
+_Yaml.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in kinds if not tag.endswith((":int", ":float"))]
+    for first, kinds in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Yaml.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?((\d+\.\d*|\.\d+)([eE][-+]?\d+)?|\d+[eE][-+]?\d+|\.inf|\.nan)$"),
+    list("-+.0123456789"),
+)
+_Yaml.add_implicit_resolver(
+    "tag:yaml.org,2002:int", re.compile(r"^[-+]?\d+$"), list("-+0123456789")
+)
 
 
 class ConfigError(ValueError):
@@ -180,7 +199,7 @@ def _draw(dimension: Dimension, draw: random.Random) -> Any:
 
 def _read_yaml(file: Path) -> dict[str, Any]:
     try:
-        raw = yaml.safe_load(file.read_text())
+        raw = yaml.load(file.read_text(), _Yaml)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{file} is not YAML: {error}") from None
     raw = {} if raw is None else raw
@@ -197,7 +216,7 @@ def _override(raw: dict[str, Any], overrides: Sequence[str]) -> None:
             mistakes.append(f"{text!r} is not field.path=value. Write experiment.seed=1")
             continue
         try:
-            parsed = yaml.safe_load(value)
+            parsed = yaml.load(value, _Yaml)
         except yaml.YAMLError:
             mistakes.append(f"{path}: {value!r} is not a YAML value")
             continue
