@@ -1,0 +1,295 @@
+"""The report's charts, each described once, as Vega-Lite: drawn by the page and as a PNG."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import altair as alt
+
+from rayprune.report.labels import MOST_COLOURS
+from rayprune.report.marks import (
+    COLOURS,
+    GREY,
+    ROW_WIDTH,
+    WIDTH,
+    Record,
+    dense_line,
+    metric_title,
+    metric_x,
+    points_and_lines,
+    rows_y,
+    series_colour,
+    setting_record,
+    theme,
+    tooltip,
+    value_record,
+    with_sparsity,
+)
+from rayprune.report.sentence import percent, show
+from rayprune.report.settings import Results, Setting, stage_means
+
+MOST_PANELS = 4
+MOST_ROWS = 24
+MOST_TICKS = 12
+PNG_SCALE = 2.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plot:
+    """A chart with the words around it; `name` is its file's."""
+
+    name: str
+    title: str
+    caption: str
+    chart: Any  # an Altair chart: these have no common type that has properties()
+
+    def spec(self) -> dict[str, Any]:
+        """Vega-Lite as JSON; the page writes the title."""
+        return self.chart.to_dict()
+
+    def png(self) -> bytes:
+        """The chart as an image, its title in it."""
+        import vl_convert
+
+        spec = self.chart.properties(title=self.title).to_dict()
+        return vl_convert.vegalite_to_png(
+            spec, vl_version=vega_lite_version(), scale=PNG_SCALE, config=theme()
+        )
+
+
+def vega_lite_version() -> str:
+    """The version that Altair writes for, as vl-convert names it: 6.4."""
+    return ".".join(alt.SCHEMA_VERSION.removeprefix("v").split(".")[:2])
+
+
+def make_plots(results: Results) -> tuple[Plot, ...]:
+    """The charts that have something to compare, in reading order."""
+    makers: tuple[Callable[[Results], Plot | None], ...] = (
+        accuracy_by_cost,
+        accuracy_by_setting,
+        accuracy_by_sparsity,
+        before_and_after,
+        learning_rate_peaks,
+    )
+    return tuple(plot for plot in (make(results) for make in makers) if plot)
+
+
+def accuracy_by_cost(results: Results) -> Plot | None:
+    """The metric against epochs where settings differ in them, in panels by a few sparsities."""
+    ticks = sorted({s.epochs for s in results.sparse})
+    if len(ticks) < 2:
+        return None
+    x = alt.X("epochs:Q", title="epochs in all, dense run included").scale(zero=False, padding=18)
+    x = x.axis(values=ticks) if len(ticks) <= MOST_TICKS else x.axis(tickMinStep=1)
+    panels = _by_level([setting_record(results, s) for s in results.sparse])
+    line = ("series:N", "level:N")
+    if not 1 < len(panels) <= MOST_PANELS:
+        records = [record for panel in panels.values() for record in panel]
+        chart: Any = points_and_lines(results, records, x, line)
+    else:
+        width = WIDTH / len(panels) - 20
+        charts = [
+            points_and_lines(results, records, x, line, width).properties(title=_panel_title(level))
+            for level, records in panels.items()
+        ]
+        with warnings.catch_warnings():  # one selection over all panels is what is meant
+            warnings.filterwarnings("ignore", message="Automatically deduplicated")
+            chart = alt.hconcat(*charts).resolve_scale(y="shared", color="shared", shape="shared")
+    return Plot(
+        name="cost",
+        title=f"{metric_title(results)} against cost",
+        caption="Each setting at the epochs that a separate run of it takes. Up and to the left is "
+        f"better.{_spread_note(results)}",
+        chart=chart,
+    )
+
+
+def accuracy_by_setting(results: Results) -> Plot | None:
+    """The metric of each setting at equal cost, a panel for each of a few sparsities."""
+    panels = _by_level([setting_record(results, s) for s in results.sparse])
+    epochs = {s.epochs for s in results.sparse}
+    if len(results.sparse) < 2 or len(epochs) > 1 or len(panels) > MOST_PANELS:
+        return None
+    charts = [_ranking(results, level, records[:MOST_ROWS]) for level, records in panels.items()]
+    is_cut = any(len(records) > MOST_ROWS for records in panels.values())
+    cut = f" The best {MOST_ROWS} of each sparsity." if is_cut else ""
+    return Plot(
+        name="settings",
+        title=f"{metric_title(results)} at equal cost",
+        caption=f"Every setting trains {max(epochs):g} epochs in all.{_spread_note(results)}{cut}",
+        chart=alt.vconcat(*charts).resolve_scale(color="shared"),
+    )
+
+
+def accuracy_by_sparsity(results: Results) -> Plot | None:
+    """The metric against sparsity: goals that were searched, or the cycles on the way."""
+    cycles = any(row["stage"] > 1 for s in results.sparse for row in s.rows)
+    shown: Sequence[Setting] = results.sparse
+    if not cycles:  # settings come best first, so the best of each series and goal stays
+        shown = list({(s.series, s.goal): s for s in reversed(shown)}.values())
+    records = list(_along_sparsity(results, shown, cycles))
+    ticks = sorted({round(record["kept"], 4) for record in records})
+    if len(ticks) < 2:
+        return None
+    # The scale is that of the weights which remain: 98 % is as far from 96 % as 96 % from 92 %.
+    x = alt.X("kept:Q", title="sparsity, on a logarithmic scale of the weights that remain")
+    x = x.scale(type="log", reverse=True, nice=False, padding=24)
+    axis: Record = {"grid": False, "labelOverlap": "greedy", "labelSeparation": 14}
+    axis |= {"values": ticks} if len(ticks) <= MOST_TICKS else {"tickCount": 6}
+    x = x.axis(labelExpr="format(1 - datum.value, '.4~p')", **axis)
+    lines = (
+        "A line goes through the cycles of one setting, after retraining."
+        if cycles
+        else "Of each colour the best setting at each sparsity."
+    )
+    return Plot(
+        name="sparsity",
+        title=f"{metric_title(results)} against sparsity",
+        caption=f"{lines}{_spread_note(results)}",
+        chart=points_and_lines(results, records, x, ("path:N",)),
+    )
+
+
+def before_and_after(results: Results) -> Plot | None:
+    """The metric just pruned and retrained, of each setting or of a single one's cycles."""
+    pruned = [s for s in results.sparse if stage_means(s, f"pruned_{results.metric}")]
+    if not pruned:
+        return None
+    shown = sorted(pruned[:MOST_ROWS], key=results.level)
+    base = alt.Chart(alt.InlineData(values=list(_retraining(results, shown))), width=ROW_WIDTH)
+    base = base.properties(height=alt.Step(24)).encode(rows_y("row"))
+    bars = base.mark_rule(strokeWidth=3, opacity=0.35, color=COLOURS[0])
+    when = alt.Color("when:N", title=None).legend(orient="bottom")
+    when = when.scale(domain=["just pruned", "retrained"], range=[GREY, COLOURS[0]])
+    points = (
+        base.transform_fold(["before", "value"], as_=["end", "metric"])
+        .transform_calculate(when="datum.end == 'before' ? 'just pruned' : 'retrained'")
+        .mark_point(filled=True, size=90, opacity=1)
+        .encode(metric_x(results, "metric"), when, tooltip=tooltip(results, "just pruned"))
+    )
+    cut = f" The best {len(shown)} of {len(pruned)} settings." if len(pruned) > len(shown) else ""
+    return Plot(
+        name="retraining",
+        title="What retraining brings back",
+        caption=f"{metric_title(results)} just after the prune step and after retraining.{cut}",
+        chart=alt.layer(
+            *dense_line(results, "x"),
+            bars.encode(metric_x(results, "before"), alt.X2("value")),
+            points,
+        ),
+    )
+
+
+def learning_rate_peaks(results: Results) -> Plot | None:
+    """ALLR's factor d on the peak learning rate, by cycle or, with one cycle, by setting."""
+    shown = [s for s in results.sparse if stage_means(s, "d")][:MOST_COLOURS]
+    records: list[Record] = [
+        {"row": with_sparsity(results, s), "cycle": stage, "of": of, "factor": mean.value}
+        for s in sorted(shown, key=lambda s: (results.level(s), s.epochs))
+        for of in ("d", "d1", "d2")
+        for stage, mean in stage_means(s, of).items()
+    ]
+    factors = [record for record in records if record["of"] == "d"]
+    if len(factors) < 2:
+        return None
+    is_by_cycle = any(record["cycle"] > 1 for record in records)
+    return Plot(
+        name="peaks",
+        title="ALLR's learning-rate peaks",
+        caption="The peak is d times the dense run's, d = min(1, max(d1, d2)): d1 measures what "
+        "pruning took from the weights' norm, d2 is the cycle's share of the dense run's epochs.",
+        chart=_peaks_by_cycle(factors) if is_by_cycle else _peaks_by_setting(records),
+    )
+
+
+def _ranking(results: Results, level: float, records: Sequence[Record]) -> Any:
+    """The settings of one sparsity below each other, best first."""
+    base = alt.Chart(alt.InlineData(values=list(records)), width=ROW_WIDTH, height=alt.Step(22))
+    base = base.encode(rows_y("setting"), series_colour(results).legend(None))
+    bars = base.mark_rule(strokeWidth=2).encode(metric_x(results, "low"), alt.X2("high"))
+    points = base.mark_point(filled=True, size=90, opacity=1)
+    points = points.encode(metric_x(results, "value"), tooltip=tooltip(results))
+    chart = alt.layer(*dense_line(results, "x"), bars, points)
+    return chart.properties(title=_panel_title(level))
+
+
+def _along_sparsity(results: Results, shown: Sequence[Setting], cycles: bool) -> Iterator[Record]:
+    """A record for each setting and each of its stages that has zeros."""
+    for setting in shown:
+        sparsity = stage_means(setting, "sparsity")
+        for stage, mean in stage_means(setting, results.metric).items():
+            if sparsity[stage].value > 1e-6:
+                yield value_record(results, setting, mean) | {
+                    "kept": 1 - sparsity[stage].value,
+                    "sparsity": percent(sparsity[stage].value),
+                    "path": with_sparsity(results, setting) if cycles else setting.series,
+                }
+
+
+def _retraining(results: Results, shown: Sequence[Setting]) -> Iterator[Record]:
+    """A record for each setting's last cycle; of a single setting, for all its cycles."""
+    for setting in shown:
+        before = stage_means(setting, f"pruned_{results.metric}")
+        after = stage_means(setting, results.metric)
+        sparsity = stage_means(setting, "sparsity")
+        for stage in before if len(shown) == 1 else [max(before)]:
+            cycle = f"cycle {stage}, {percent(sparsity[stage].value)} sparsity"
+            yield value_record(results, setting, after[stage]) | {
+                "before": before[stage].value,
+                "just pruned": show(results, before[stage]),
+                "row": cycle if len(shown) == 1 else with_sparsity(results, setting),
+            }
+
+
+def _peaks_by_cycle(factors: Sequence[Record]) -> alt.Chart:
+    y = alt.Y("factor:Q", title="d").scale(domain=[0, 1])
+    rows = {record["row"]: None for record in factors}
+    colour = alt.Color("row:N", title=None, sort=None).scale(range=COLOURS)
+    colour = colour.legend(orient="bottom", columns=2) if len(rows) > 1 else colour.legend(None)
+    base = alt.Chart(alt.InlineData(values=list(factors)), width=WIDTH, height=260)
+    lines = base.mark_line(point={"size": 70, "filled": True})
+    return lines.encode(alt.X("cycle:O").axis(labelAngle=0), y, colour, tooltip=_factor_tooltip())
+
+
+def _peaks_by_setting(records: Sequence[Record]) -> alt.Chart:
+    """d1 and d2 of each setting, and a ring around the one that became d."""
+    kinds = ["d", "d1", "d2"]
+    colours, shapes = [GREY, *COLOURS[:2]], ["circle", "triangle-up", "triangle-down"]
+    x = alt.X("factor:Q", title="factor on the dense run's peak learning rate")
+    x = x.scale(domain=[0, 1]).axis(values=[0, 0.2, 0.4, 0.6, 0.8, 1])
+    base = alt.Chart(alt.InlineData(values=list(records)), width=ROW_WIDTH, height=alt.Step(24))
+    return base.mark_point(strokeWidth=2).encode(
+        x,
+        rows_y("row"),
+        alt.Color("of:N", title=None, sort=kinds).scale(domain=kinds, range=colours),
+        alt.Shape("of:N", title=None, sort=kinds).scale(domain=kinds, range=shapes),
+        size=alt.condition("datum.of == 'd'", alt.value(260), alt.value(60)),
+        tooltip=_factor_tooltip(),
+    )
+
+
+def _factor_tooltip() -> list[alt.Tooltip]:
+    return [
+        alt.Tooltip("row:N", title="setting"),
+        alt.Tooltip("cycle:O"),
+        alt.Tooltip("of:N", title="factor"),
+        alt.Tooltip("factor:Q", format=".3f", title="value"),
+    ]
+
+
+def _by_level(records: Sequence[Record]) -> dict[float, list[Record]]:
+    """Records of each sparsity, the lowest first; within one the order stays."""
+    levels = sorted({record["level"] for record in records})
+    return {level: [r for r in records if r["level"] == level] for level in levels}
+
+
+def _panel_title(level: float) -> alt.TitleParams:
+    return alt.Title(f"{percent(level)} sparsity", fontSize=12, anchor="start", offset=20)
+
+
+def _spread_note(results: Results) -> str:
+    seeds = max(len(s.finals) for s in results.sparse)
+    return f" Bars: the standard deviation over {seeds} seeds." if seeds > 1 else ""

@@ -1,0 +1,83 @@
+"""What a person calls a setting: "ALLR with 3 epochs", out of the fields that were searched."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+Row = Mapping[str, Any]
+
+MOST_COLOURS = 10  # more than this cannot be told apart
+PLAIN_FIELDS = {"batch_size", "precision", "task"}  # without a dot, but no named cases
+ELSEWHERE = {"seed", "prune.sparsity", "dense.sparsify.method"}  # have columns of their own
+SAID = {
+    "imp": {"retrain.schedule", "retrain.epochs", "prune.cycles", "prune.fraction_per_cycle"},
+    "bimp": {"budget.epochs"},
+}
+
+
+def is_dense(row: Row) -> bool:
+    """Whether a row is a dense run: the first stage, and not one weight at zero."""
+    return row["stage"] == 0 and row["sparsity"] < 1e-6
+
+
+def name_of(row: Row, varied: Sequence[str]) -> str:
+    """A trial's last row without its numbers: the named case, the schedule or the method."""
+    cases = [str(row[field]) for field in varied if is_case(field)]
+    if cases:
+        return ", ".join(cases)
+    if is_dense(row):
+        return "Dense"
+    method, schedule = row.get("method") or "imp", row.get("schedule") or "none"
+    retrained = "no retraining" if schedule == "none" else _as_written(schedule)
+    if method == "imp":
+        return retrained
+    if method == "bimp" or row["stage"] == 0:
+        return _as_written(method)
+    return f"{_as_written(method)}, then {retrained}"
+
+
+def label_of(row: Row, varied: Sequence[str]) -> str:
+    """`name_of` with the epochs and whatever else was searched, except sparsity and seed."""
+    name, method = name_of(row, varied), row.get("method")
+    said: set[str] = set()
+    if not any(map(is_case, varied)) and name not in ("no retraining", "Dense"):
+        said = SAID.get(str(method), set())
+        cycles = f"{row['stage']} cycles of " if method == "imp" and row["stage"] > 1 else ""
+        name += f" with {cycles}{num_epochs(row['epochs' if method == 'imp' else 'total_epochs'])}"
+    rest = [f for f in varied if f not in said | ELSEWHERE and not is_case(f)]
+    return ", ".join([name, *(phrase(f, row[f]) for f in rest if row.get(f) is not None)])
+
+
+def colour_field(finals: Sequence[Row], varied: Sequence[str]) -> str | None:
+    """The searched field to colour by where all share one schedule or method; else None."""
+    if len({name_of(row, varied) for row in finals}) > 1:
+        return None
+    fields = [f for f in varied if f not in ELSEWHERE and not f.endswith("epochs")]
+    few = (f for f in fields if len({repr(row.get(f)) for row in finals}) <= MOST_COLOURS)
+    return next(few, None)
+
+
+def is_case(field: str) -> bool:
+    """Whether a searched field is a label for named cases: fields of an experiment have dots."""
+    return "." not in field and field not in PLAIN_FIELDS | ELSEWHERE
+
+
+def phrase(field: str, value: Any) -> str:
+    """A field and its value in words: "allocation erk", "3 cycles", "weight decay 0.001"."""
+    shown = f"{value:.3g}" if isinstance(value, float) else str(value)[:40]
+    room, _, leaf = field.rpartition(".")
+    if leaf == "cycles":
+        return f"{shown} cycles"
+    words = f"{room} {leaf}" if leaf in ("epochs", "schedule", "name", "lr") else leaf
+    return f"{words.replace('_', ' ').replace('.', ' ')} {shown}"
+
+
+def num_epochs(count: float) -> str:
+    return f"{count:g} epoch" if count == 1 else f"{count:g} epochs"
+
+
+def _as_written(word: str) -> str:
+    """As papers write it: ft is FT, rigl is RigL, and cosine stays cosine."""
+    own = {"rigl": "RigL"} | {w: w for w in ("constant", "stepped", "cosine", "linear")}
+    return own.get(word, word.upper())

@@ -1,0 +1,172 @@
+"""What the report's charts are made of: records, axes, colours, the dense line, a panel."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import altair as alt
+
+from rayprune.report.labels import MOST_COLOURS
+from rayprune.report.sentence import change_name, metric_name, percent, show, show_change
+from rayprune.report.settings import Mean, Results, Setting
+
+WIDTH = 800
+ROW_WIDTH = WIDTH - 200  # of charts with names at their side
+MANY = 60  # from so many points on, no lines and no error bars
+# Okabe and Ito's colours, made readable on white and on black alike, and six more.
+COLOURS = (
+    "#1478be", "#e07b00", "#009e73", "#cc79a7", "#56b4e9",
+    "#b8a200", "#d5462c", "#8a63d2", "#7f7f7f", "#8c6239", "#b0b0b0",
+)  # fmt: skip
+GREY = "#8c8c8c"
+SHAPES = ("circle", "square", "diamond", "triangle-up", "triangle-down", "cross")
+SMALL = 11  # font size beside the axes' 12
+
+Record = dict[str, Any]
+
+
+def theme(*, dark: bool = False) -> dict[str, Any]:
+    """Vega's config: the same quiet look on light and on dark."""
+    ink, line = ("#d7dce2", "#363c45") if dark else ("#2a2f36", "#e4e7eb")
+    words = {"labelColor": ink, "titleColor": ink, "labelFontSize": 12, "titleFontSize": 12}
+    words |= {"titleFontWeight": "normal"}
+    return {
+        "background": "transparent" if dark else "white",
+        "font": "system-ui, -apple-system, 'Segoe UI', Roboto, 'DejaVu Sans', sans-serif",
+        "view": {"stroke": None},
+        "axis": words | {"gridColor": line, "domainColor": GREY, "tickColor": GREY},
+        "legend": words | {"symbolSize": 90, "labelLimit": 320},
+        "title": {"color": ink, "fontSize": 15, "anchor": "start", "offset": 12},
+        "text": {"color": ink},
+    }
+
+
+def setting_record(results: Results, setting: Setting) -> Record:
+    """A setting's last stage, for a chart's data."""
+    mean = setting.mean(results.metric)
+    assert mean is not None
+    return value_record(results, setting, mean) | {"epochs": setting.epochs}
+
+
+def value_record(results: Results, setting: Setting, mean: Mean) -> Record:
+    """A value of the metric at one of the setting's stages."""
+    return {
+        "setting": with_reached(setting),
+        "series": setting.series if setting.series in results.series[:MOST_COLOURS] else "others",
+        "level": results.level(setting),
+        "sparsity": percent(setting.sparsity),
+        "value": mean.value,
+        "low": mean.low,
+        "high": mean.high,
+        "shown": show(results, mean),
+        "change": show_change(results, setting.change),
+        "seeds": mean.num_seeds,
+    }
+
+
+def with_reached(setting: Setting) -> str:
+    """The label, with the sparsity reached where that is not the goal."""
+    is_at_goal = setting.goal is not None and not setting.missed_goal
+    return setting.label if is_at_goal else f"{setting.label} ({percent(setting.sparsity)})"
+
+
+def with_sparsity(results: Results, setting: Setting) -> str:
+    """The label, with its sparsity where settings differ in it."""
+    goals = {s.goal for s in results.sparse}
+    return f"{setting.label}, {percent(setting.sparsity)}" if len(goals) > 1 else setting.label
+
+
+def metric_title(results: Results) -> str:
+    """The metric's name at the start of a line."""
+    name = metric_name(results.metric)
+    return name[0].upper() + name[1:]
+
+
+def metric_x(results: Results, field: str) -> alt.X:
+    """The metric as the horizontal axis."""
+    axis: Record = {"tickCount": 7} | ({"format": ".2~%"} if results.is_fraction else {})
+    x = alt.X(f"{field}:Q", title=metric_name(results.metric))
+    return x.scale(zero=False, nice=True, padding=12).axis(**axis)
+
+
+def metric_y(results: Results, field: str) -> alt.Y:
+    """The metric as the vertical axis."""
+    axis: Record = {"format": ".2~%"} if results.is_fraction else {}
+    y = alt.Y(f"{field}:Q", title=metric_name(results.metric))
+    return y.scale(zero=False, padding=14).axis(**axis)
+
+
+def rows_y(field: str) -> alt.Y:
+    """One row for each name, in the order of the data."""
+    axis: Record = {"labelLimit": 360, "domain": False, "ticks": False}
+    return alt.Y(f"{field}:N", title=None, sort=None).axis(**axis)
+
+
+def series_colour(results: Results) -> alt.Color:
+    """A colour for each series, the best setting's first; no legend for a single one."""
+    domain = _domain(results)
+    colour = alt.Color("series:N", title=None, sort=domain)
+    colour = colour.scale(domain=domain, range=COLOURS[: len(domain)])
+    return colour if len(domain) > 1 else colour.legend(None)
+
+
+def series_shape(results: Results) -> alt.Shape:
+    """A shape for each series, so that colour is not all that tells them apart."""
+    domain = _domain(results)
+    shapes = [SHAPES[i % len(SHAPES)] for i in range(len(domain))]
+    shape = alt.Shape("series:N", title=None, sort=domain).scale(domain=domain, range=shapes)
+    return shape if len(domain) > 1 else shape.legend(None)
+
+
+def _domain(results: Results) -> list[str]:
+    series = list(results.series)
+    return series if len(series) <= MOST_COLOURS else [*series[:MOST_COLOURS], "others"]
+
+
+def tooltip(results: Results, *extra: str) -> list[alt.Tooltip]:
+    """What a point says when it is pointed at."""
+    names = {"setting": "setting", "sparsity": "sparsity"} | {name: name for name in extra}
+    names |= {
+        "shown": metric_name(results.metric),
+        "change": change_name(results),
+        "seeds": "seeds",
+    }
+    return [alt.Tooltip(f"{field}:N", title=title) for field, title in names.items()]
+
+
+def dense_line(results: Results, axis: str) -> list[alt.LayerChart]:
+    """A dashed line across `axis` at the dense run's metric, with its value beside it."""
+    if results.dense is None:
+        return []
+    value = {"dense": results.dense.value, "text": f"dense {show(results, results.dense)}"}
+    base = alt.Chart(alt.InlineData(values=[value]))
+    rule = base.mark_rule(strokeDash=[5, 4], strokeWidth=1.5, color=GREY)
+    words = alt.Text("text:N")
+    if axis == "y":
+        y = metric_y(results, "dense")
+        text = base.mark_text(fontSize=SMALL, align="left", baseline="bottom", dx=6, dy=-4)
+        return [rule.encode(y) + text.encode(y, words, x=alt.value(0))]
+    x = metric_x(results, "dense")
+    text = base.mark_text(fontSize=SMALL, baseline="bottom", dy=-5)  # above the panel
+    return [rule.encode(x) + text.encode(x, words, y=alt.value(0))]
+
+
+def points_and_lines(
+    results: Results, records: Sequence[Record], x: alt.X, line: Sequence[str], width: float = WIDTH
+) -> Any:
+    """The metric over `x`: points with error bars, joined where they share the fields of `line`."""
+    base = alt.Chart(alt.InlineData(values=list(records)), width=width, height=320)
+    crowded = len(records) > MANY
+    pick = alt.selection_point(name="series", fields=["series"], bind="legend")
+    seen = alt.condition(pick, alt.value(0.45 if crowded else 1.0), alt.value(0.08))
+    base = base.encode(x, metric_y(results, "value"), series_colour(results), opacity=seen)
+    layers: list[Any] = dense_line(results, "y")
+    if not crowded:
+        layers.append(base.mark_line(strokeWidth=1.5).encode(detail=list(line)))
+        layers.append(
+            base.mark_rule(strokeWidth=1.5).encode(metric_y(results, "low"), alt.Y2("high"))
+        )
+    points = base.mark_point(filled=True, size=70)
+    points = points.encode(series_shape(results), tooltip=tooltip(results))
+    return alt.layer(*layers, points.add_params(pick))
