@@ -38,7 +38,7 @@ def prune_weights(
     allocation: str,
     pattern: str = "unstructured",
 ) -> Masks:
-    """The prune step: new masks, inside the old ones, for the cumulative `sparsity` in [0, 1).
+    """The prune step: new masks, inside the old ones, for the cumulative `sparsity` in [0, 1].
 
     `weights` and `masks` are those of the prunable and not ignored parameters, in model order; the
     goal is a fraction of all of them. The unstructured pattern prunes exactly `round(sparsity * n)`
@@ -46,8 +46,8 @@ def prune_weights(
     Raises a ValueError for a goal that cannot be met and for weights that are NaN or infinite.
     """
     assert list(weights) == list(masks), "weights and masks must name the same parameters"
-    if not 0 <= sparsity < 1:
-        raise ValueError(f"prune.sparsity must be in [0, 1), got {sparsity}.")
+    if not 0 <= sparsity <= 1:
+        raise ValueError(f"prune.sparsity must be in [0, 1], got {sparsity}.")
     if not weights:
         raise ValueError("prune.ignore must leave weights to prune, and leaves none.")
     goal = max(round(sparsity * num_weights(masks)), num_pruned(masks))

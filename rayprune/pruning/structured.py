@@ -24,8 +24,9 @@ from torch import Tensor, nn
 
 from rayprune.pruning.masks import Masks, Weights, apply_, keep_largest, require_finite
 
-_BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+_BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
+_LIBRARY_ERRORS = (ArithmeticError, AssertionError, LookupError, RuntimeError)  # where it misreads
 
 
 def parse_n_of_m(pattern: str, sparsity: float) -> tuple[int, int]:
@@ -142,7 +143,8 @@ def remove_filters(model: nn.Module, masks: Masks, example: Tensor) -> nn.Module
     Its outputs are those of `model` under `masks | channel_masks(...)`, which is checked in double
     precision on `example`, a batch of noise. A filter goes only if its channel is zero for all that
     read it: where a residual sum adds a living one, it stays, as zeros. Raises an ImportError if
-    torch-pruning is missing, which `pip install rayprune[export]` brings.
+    torch-pruning is missing, which `pip install rayprune[export]` brings, and a ValueError if that
+    library cannot read the model.
     """
     dtype, example = next(model.parameters()).dtype, example.double()
     whole = copy.deepcopy(model).double().requires_grad_(True)
@@ -164,10 +166,13 @@ def _without_zero_channels(model: nn.Module, names: list[str], example: Tensor) 
     except ImportError as error:
         message = "removing filters needs torch-pruning. Run: pip install rayprune[export]"
         raise ImportError(message) from error
-    smaller = copy.deepcopy(model)
+    smaller, graph = copy.deepcopy(model), torch_pruning.DependencyGraph()
     try:
-        graph = torch_pruning.DependencyGraph()
         graph.build_dependency(smaller, (example,), verbose=False)
+    except _LIBRARY_ERRORS as error:
+        message = f"torch-pruning cannot read the graph of {type(model).__name__}: {error!r}"
+        raise ValueError(message) from error
+    try:
         for name in names:
             layer = smaller.get_submodule(name.rpartition(".")[0])
             if layer in graph.module2node:
@@ -175,7 +180,7 @@ def _without_zero_channels(model: nn.Module, names: list[str], example: Tensor) 
         torch.testing.assert_close(
             _evaluate(smaller, example), _evaluate(model, example), rtol=1e-7, atol=1e-9
         )
-    except (AssertionError, IndexError, RuntimeError):  # other values, or shapes that do not fit
+    except _LIBRARY_ERRORS:  # other values, or shapes that do not fit
         return None
     return smaller
 
