@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The door's exit code: 0, 1 when the experiment failed, 2 for a mistake in what was asked."""
-    options = _parser().parse_args(arguments)
+    options = _parser().parse_intermixed_args(arguments)
     try:
         study = load_experiment(options.experiment, options.overrides)
         (trial,) = make_trials(study)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The door's exit code: 0, 1 when trials failed, 2 for a mistake in what was asked."""
-    options = _parser().parse_args(arguments)
+    options = _parser().parse_intermixed_args(arguments)
     words = list(options.words)
     path = words.pop(0) if words and "=" not in words[0] else None
     console = Console()

@@ -45,7 +45,7 @@ def check_scaling(scaling: Scaling) -> None:
 
 def connect() -> bool:
     """Join the cluster of RAY_ADDRESS, or start Ray here; True if it was started here."""
-    os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")
+    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # the one in which verbose=0 is silent
     for name in ("ray", "ray.train", "ray.tune", "ray.data"):
         logging.getLogger(name).setLevel(logging.ERROR)
     context = ray.init(
@@ -118,6 +118,11 @@ class LedgerActor:
         incarnation = self._ledger.join(slot)
         await self._tell()
         return incarnation
+
+    async def first_slot_joined(self) -> None:
+        """Comes back when a slot is there."""
+        async with self._changed:
+            await self._changed.wait_for(self._ledger.has_slots)
 
     async def next_stage(self, slot: int, incarnation: int, number: int) -> Answer:
         await self._until(

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import ray
@@ -14,11 +15,14 @@ from ray.tune.schedulers import ASHAScheduler
 from rayprune import results
 from rayprune.config import Scaling, Study
 from rayprune.distributed.cluster import LedgerActor, View, connect, num_slots
+from rayprune.distributed.slot import run_slot
+from rayprune.distributed.trial import Withdraw, run_trial
 from rayprune.load import TrialPlan, default_storage
 from rayprune.outcome import Outcome, write_outcome, write_study
 from rayprune.results import StageRecord
 
 VIEW_EVERY_S = 0.5
+SLOT_START_S = 20.0  # how long the other slots let the first one start alone
 SLOT_END_S = 30.0  # how long slots may take to end before Ray is shut down around them
 
 
@@ -34,6 +38,9 @@ def search(
     storage = default_storage(study)
     folder = results.study_folder(storage, study.name)
     write_study(study, storage)
+    if done := _all_finished(study, trials, storage):
+        write_outcome(done)
+        return done
     started_here = connect()
     try:
         ledger = LedgerActor.options(max_concurrency=10_000).remote(storage)  # type: ignore[attr-defined]
@@ -57,6 +64,18 @@ def search(
             ray.shutdown()
 
 
+def _all_finished(study: Study, trials: Sequence[TrialPlan], storage: str) -> Outcome | None:
+    """The outcome, if an earlier start or another study has done every stage: needs no Ray."""
+    finished: dict[str, tuple[StageRecord, ...]] = {}
+    for trial in trials:
+        key = trial.plan[-1].key
+        records = results.finished_records(storage, key)
+        if records is None or results.load_snapshot(storage, key) is None:
+            return None
+        finished[trial.name] = records
+    return Outcome(study, tuple(trials), storage, finished, {}, {}, executed_epochs=0)
+
+
 def _run_trials(
     study: Study, trials: Sequence[TrialPlan], ledger: Any, slots: int, ray_folder: str
 ) -> None:
@@ -69,7 +88,9 @@ def _run_trials(
         grace_period=early.grace_epochs,
         reduction_factor=early.reduction,
     )
-    trainable = tune.with_parameters(_trial, plans=plans, ledger=ledger, metric=study.search.metric)
+    trainable = tune.with_parameters(
+        run_trial, plans=plans, ledger=ledger, metric=study.search.metric
+    )
     tuner = tune.Tuner(
         tune.with_resources(trainable, {"cpu": 0, "memory": 1_000_000}),
         param_space={"trial": tune.grid_search(list(plans))},
@@ -78,57 +99,17 @@ def _run_trials(
             mode=study.search.mode,
             scheduler=scheduler,
             # Enough that no slot waits for Tune, few enough that their processes stay cheap.
-            max_concurrent_trials=study.search.max_concurrent or 2 * slots + 2,
+            max_concurrent_trials=study.search.max_concurrent or slots + 2,
             reuse_actors=True,
         ),
         run_config=tune.RunConfig(
             name="trials",
             storage_path=ray_folder,
             verbose=0,
-            callbacks=[_Withdraw(ledger)],
+            callbacks=[Withdraw(ledger)],
         ),
     )
     tuner.fit()
-
-
-def _trial(
-    config: dict[str, Any], *, plans: Mapping[str, TrialPlan], ledger: Any, metric: str
-) -> None:
-    """A Tune trial: submit the plan, wait for its stages, report each epoch's metrics."""
-    trial = plans[config["trial"]]
-    ray.get(ledger.submit.remote(trial.name, trial.experiment, trial.plan))
-    retrained = 0
-    for stage in trial.plan:
-        epochs_seen = 0
-        while True:
-            state = ray.get(ledger.wait_for.remote(stage.key, epochs_seen))
-            if state.status == "failed":
-                return  # the ledger knows why, and the summary says it
-            if state.epochs_done > epochs_seen and metric in state.metrics and not stage.is_dense:
-                tune.report(
-                    {
-                        **state.metrics,
-                        "retrain_epochs": retrained + state.epochs_done,
-                        "stage": stage.index,
-                    }
-                )
-            epochs_seen = max(epochs_seen, state.epochs_done)
-            if state.status == "done":
-                break
-        retrained += 0 if stage.is_dense else stage.epochs
-
-
-class _Withdraw(tune.Callback):
-    """A trial that Tune ends, for whatever reason, wants nothing any more."""
-
-    def __init__(self, ledger: Any) -> None:
-        self._ledger = ledger
-
-    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        self._ledger.withdraw.remote(trial.config["trial"])
-
-    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        self._ledger.withdraw.remote(trial.config["trial"])
 
 
 class _Slots:
@@ -137,13 +118,12 @@ class _Slots:
     def __init__(
         self, ledger: Any, count: int, scaling: Scaling, storage: str, ray_folder: str
     ) -> None:
-        self._alive = count
-        self._lock = threading.Lock()
+        self._ledger, self._alive, self._lock = ledger, count, threading.Lock()
+        self._serve = partial(
+            run_slot, ledger=ledger, scaling=scaling, storage=storage, ray_folder=ray_folder
+        )
         self._threads = [
-            threading.Thread(
-                target=self._serve, args=(slot, ledger, scaling, storage, ray_folder), daemon=True
-            )
-            for slot in range(count)
+            threading.Thread(target=self._run, args=(slot,), daemon=True) for slot in range(count)
         ]
         for thread in self._threads:
             thread.start()
@@ -154,19 +134,18 @@ class _Slots:
         for thread in self._threads:
             thread.join(max(0.0, deadline - time.monotonic()))
 
-    def _serve(
-        self, slot: int, ledger: Any, scaling: Scaling, storage: str, ray_folder: str
-    ) -> None:
-        from rayprune.distributed.slot import run_slot  # torch, which the driver needs only here
-
+    def _run(self, slot: int) -> None:
         error = None
+        if slot > 0:  # worker groups that start at once slow each other down: first things first
+            ray.wait([self._ledger.first_slot_joined.remote()], timeout=SLOT_START_S)
         try:
-            run_slot(slot, ledger=ledger, scaling=scaling, storage=storage, ray_folder=ray_folder)
+            self._serve(slot)
         except Exception as failure:  # whatever ended it, the trials must hear of it
             error = f"slot {slot} ended: {failure}"
         with self._lock:
             self._alive -= 1
-            ledger.slot_ended.remote(slot, error, self._alive == 0)
+            is_last = self._alive == 0
+        self._ledger.slot_ended.remote(slot, error, is_last)
 
 
 class _Book:

@@ -21,7 +21,7 @@ class Worker:
 
     rank: int = 0
     world_size: int = 1
-    device: torch.device = torch.device("cpu")
+    device: torch.device = torch.device("cpu")  # noqa: RUF009  (a value)
 
     @property
     def is_first(self) -> bool:

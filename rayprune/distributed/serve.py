@@ -1,0 +1,103 @@
+"""What each rank of a slot does: ask the ledger for a stage, run it, hand back the snapshot."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import numpy as np
+import ray
+import ray.train
+import ray.train.torch
+
+from rayprune.distributed.ledger import Run, Stop, Wait
+from rayprune.pruning.snapshot import Snapshot, decode
+from rayprune.results import load_snapshot
+from rayprune.training.run import run_stage
+from rayprune.training.stage import EpochReport
+from rayprune.training.worker import Worker, from_first, prepare_process
+
+log = logging.getLogger(__name__)
+
+
+def serve(slot: int, *, ledger: Any, storage: str, threads: int) -> None:
+    """Run stages until the ledger says stop; a rank calls it inside a Ray Train run."""
+    context = ray.train.get_context()
+    device = ray.train.torch.get_device()
+    worker = Worker(context.get_world_rank(), context.get_world_size(), device)
+    prepare_process(threads)
+    joined = ray.get(ledger.join.remote(slot)) if worker.is_first else None
+    incarnation: int = from_first(joined, worker)
+    held: Snapshot | None = None
+    number = 0
+    while True:
+        answer = ray.get(ledger.next_stage.remote(slot, incarnation, number))
+        if isinstance(answer, Stop):
+            return
+        if isinstance(answer, Wait):
+            continue
+        number += 1
+        try:
+            held = _run(answer, held, worker, slot, ledger, storage)
+        except Exception as error:
+            # Every rank meets a user's mistake alike; anything else may have left the ranks in
+            # different places, and only a new group brings them together again.
+            ray.get(ledger.failed.remote(slot, answer.stage.key, _message(error)))
+            held = None
+            if worker.world_size > 1 and not isinstance(error, ValueError):
+                raise
+
+
+def _run(
+    answer: Run, held: Snapshot | None, worker: Worker, slot: int, ledger: Any, storage: str
+) -> Snapshot | None:
+    """Run what the ledger answered; the snapshot, or None if it is no longer wanted."""
+    stage = answer.stage
+
+    def on_epoch(report: EpochReport) -> bool:
+        return ray.get(
+            ledger.epoch_done.remote(
+                slot, stage.key, report.epochs_done, report.metrics, report.images_per_second
+            )
+        )
+
+    before = _parent(answer, held, storage)
+    finished = run_stage(answer.experiment, stage, before, worker, storage, on_epoch=on_epoch)
+    if finished is None:
+        return None
+    snapshot, content = finished
+    if worker.is_first:
+        # The slot's rank 0 owns the object, and lives as long as the study. A ref alone would be
+        # fetched on the way; in a list it stays a ref.
+        ref = ray.put(np.frombuffer(content, dtype=np.uint8))
+        metrics = snapshot.records[-1].metrics
+        ray.get(ledger.finished.remote(slot, stage.key, [ref], metrics))
+    return snapshot
+
+
+def _parent(answer: Run, held: Snapshot | None, storage: str) -> Snapshot | None:
+    """The snapshot of the stage before: in hand, in the object store, or on disk."""
+    key = answer.stage.parent
+    if key is None:
+        return None
+    if held is not None and held.records[-1].key == key:
+        return held
+    if answer.parent:
+        try:
+            return decode(ray.get(answer.parent[0]))
+        except ray.exceptions.RayError:
+            log.warning("stage %s left the object store, its durable copy is read", key)
+    content = load_snapshot(storage, key)
+    if content is None:
+        raise ValueError(
+            f"the snapshot of stage {key} is gone from {storage}. Start the study again"
+        )
+    return decode(content)
+
+
+def _message(error: Exception) -> str:
+    return (
+        str(error)
+        if isinstance(error, ValueError | OSError)
+        else f"{type(error).__name__}: {error}"
+    )
