@@ -5,8 +5,7 @@ FlopCounterMode counts. Convolution and linear layers only (Blalock et al. 2020)
 """
 
 import copy
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -72,7 +71,7 @@ def multiply_adds(
     names = prunable(model)
     parameters = dict(model.named_parameters())
     counter = _WeightCounter({_storage(parameters[name]): name for name in names})
-    with _attention_in_python(), torch.no_grad(), counter:
+    with torch.no_grad(), counter:
         model.eval()(torch.empty(1, *input_shape, device="meta"))
     return {name: counter.flops.get(name, 0) // 2 for name in names}
 
@@ -117,17 +116,6 @@ def _on_meta(model: nn.Module) -> nn.Module:
         for p in model.parameters()
     }
     return copy.deepcopy(model, memo).to("meta")
-
-
-@contextmanager
-def _attention_in_python() -> Iterator[None]:
-    """Without attention's fused inference kernel, in which no FLOPs are seen."""
-    before = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(before)
 
 
 def _nonzero(multiply_adds: Mapping[str, int], densities: Mapping[str, float]) -> float:

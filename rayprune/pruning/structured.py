@@ -67,8 +67,7 @@ def filter_masks(weights: Weights, masks: Masks, counts: Mapping[str, int]) -> M
     pruned = {}
     for name, mask in masks.items():
         norms = filter_norms(weights[name], mask)
-        count = max(min(counts[name], len(norms) - 1), int((norms < 0).sum()))
-        kept = keep_largest({name: norms}, count)[name]
+        kept = keep_largest({name: norms}, min(counts[name], len(norms) - 1))[name]
         pruned[name] = mask & kept.view(-1, *[1] * (mask.ndim - 1))
     return pruned
 

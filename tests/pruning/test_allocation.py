@@ -111,6 +111,10 @@ def test_uniform_plus_refuses_what_it_cannot_meet_up_to_the_last_weight():
         layer_counts("uniform_plus", SHAPES, most + 1)
 
 
+def test_uniform_plus_keeps_a_fifth_of_the_last_layer_rounded_up():
+    assert layer_counts("uniform_plus", {"a": (10, 10), "b": (7, 3)}, 116) == {"a": 100, "b": 16}
+
+
 def test_uniform_plus_without_convolutions_has_no_dense_layer():
     shapes = {"a": (30, 78), "b": (10, 30), "c": (10, 10)}
     assert layer_counts("uniform_plus", shapes, 2456) == {"a": 2106, "b": 270, "c": 80}

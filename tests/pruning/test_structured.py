@@ -81,10 +81,10 @@ def test_the_largest_n_of_each_m_consecutive_inputs_stay(n, m, shape):
 
 
 def test_n_of_m_ties_go_by_position_and_pruned_weights_first():
-    weights = {"w": torch.tensor([[1.0, 1.0, 1.0, 1.0, 9.0, 0.0, 0.0, 0.0]])}
-    masks = {"w": torch.tensor([[True, True, True, True, False, True, True, True]])}
+    weights = {"w": torch.tensor([[1.0, 1.0, 1.0, 1.0, 0.0, 0.0, 0.0, 9.0]])}
+    masks = {"w": torch.tensor([[True, True, True, True, True, True, True, False]])}
     kept = n_of_m_masks(weights, masks, 2, 4)["w"]
-    assert kept.int().tolist() == [[0, 0, 1, 1, 0, 0, 1, 1]]
+    assert kept.int().tolist() == [[0, 0, 1, 1, 0, 1, 1, 0]]
 
 
 def test_layers_whose_inputs_do_not_divide_stay_dense():
@@ -131,6 +131,45 @@ def test_whole_filters_go_the_smallest_in_mean_magnitude_of_all_layers():
     assert (
         abs(num_pruned(masks) - 0.4 * sum(m.numel() for m in masks.values())) <= largest_filter / 2
     )
+
+
+def test_filters_by_hand():
+    small = torch.tensor([1.0, 2.0, 3.0, 4.0]).view(4, 1, 1).expand(4, 1, 2)
+    large = torch.tensor([1.5, 2.5, 0.5]).view(3, 1, 1).expand(3, 3, 2)
+    weights = {"small": small, "large": large, "head": torch.ones(2, 5)}
+    # In order 6, 2, 6, 2, 2 zeros, half way the fewer; the largest filter of each layer stays.
+    for zeros, left in {
+        5: (4, 2),
+        7: (4, 2),
+        8: (3, 2),
+        13: (3, 1),
+        16: (2, 1),
+        18: (1, 1),
+    }.items():
+        masks = prune_weights(
+            weights, all_kept(weights), sparsity=zeros / 36, allocation="global", pattern="filter"
+        )
+        assert tuple(int(masks[n].flatten(1).all(1).sum()) for n in ("small", "large")) == left
+        assert masks["small"][-1].all()
+        assert masks["large"][1].all()
+
+
+def test_a_layerwise_share_of_all_filters_leaves_the_largest():
+    weights = {"few": torch.tensor([[[3.0]], [[2.0]]]), "many": torch.rand(20, 1, 1)}
+    masks = prune_weights(
+        weights, all_kept(weights), sparsity=0.8, allocation="uniform", pattern="filter"
+    )
+    assert masks["few"].flatten().tolist() == [True, False]
+    assert int(masks["many"].sum()) == 4
+
+
+def test_zeros_of_linear_layers_count_for_the_goal_of_filters():
+    weights = {"conv": torch.arange(1.0, 9).view(4, 1, 2), "head": torch.ones(2, 4)}
+    masks = all_kept(weights)
+    masks["head"][0] = False
+    pruned = prune_weights(weights, masks, sparsity=0.5, allocation="global", pattern="filter")
+    assert pruned["conv"].flatten(1).all(1).tolist() == [False, False, True, True]
+    assert pruned["head"].equal(masks["head"])
 
 
 @pytest.mark.parametrize("allocation", ["uniform", "erk", "uniform_plus"])
