@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from rayprune import config
-from rayprune.data.named import check_named
+from rayprune.data.named import NAMES_WITH_ROOT, check_named
 from rayprune.data.parquet_files import check_schema, find_parts
 from rayprune.data.target import find_target
 
@@ -14,6 +14,16 @@ def check_data(data: config.Data) -> None:
     Paths must exist, Parquet schemas have image and label columns, names be known and functions
     importable. Takes well under a second, the import of a user's own module apart.
     """
+    if data.root is not None and data.name in (None, "fashion_mini"):
+        raise ValueError(
+            f"experiment.data.root goes with name: {', '.join(NAMES_WITH_ROOT)}, "
+            f"got name: {data.name}. Leave root out, or write one of these names"
+        )
+    if data.kwargs and data.target is None:
+        raise ValueError(
+            "experiment.data.kwargs goes with target: package.module:function, got no target. "
+            "Leave kwargs out"
+        )
     if data.augment != "auto":
         check_augmentation(data.augment, data)
     if data.parquet is not None:

@@ -163,7 +163,7 @@ def _samples(source: Source, data: config.Data, plan: _Plan) -> Samples:
             rows = readable_rows(reader, num_workers=data.loader_workers)
         return Streamed(reader, rows, data.loader_workers)
     if isinstance(source, TensorRows) and data.resize is None:
-        return InMemory(source.images, source.targets)
+        return InMemory(source.images.contiguous(), source.targets)
     return InMemory(
         *read_all(reader, plan.dtype, num_threads=data.loader_workers, on_bad=data.on_bad)
     )

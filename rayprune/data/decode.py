@@ -18,7 +18,14 @@ Mode = Literal["L", "RGB"]
 """PIL's names of grey and colour."""
 
 GREY_MODES = ("1", "L", "LA", "La", "I", "I;16", "I;16B", "F")
-BAD_IMAGE = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)
+BAD_IMAGE = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    TypeError,
+    EOFError,
+    Image.DecompressionBombError,
+)
 """What PIL raises for bytes that are no image or a damaged one."""
 
 

@@ -51,9 +51,7 @@ def mapped_column(part: Part, batches: Iterable[pa.Array]) -> pa.ChunkedArray:
 
 
 def _write(copy: Path, batches: Iterable[pa.Array]) -> None:
-    unfinished = copy.with_suffix(
-        ".unfinished"
-    )  # a writer that dies leaves no file of the final name
+    unfinished = copy.with_suffix(".unfinished")  # a writer that dies leaves no file named `copy`
     with pa.OSFile(str(unfinished), "wb") as sink, pa.ipc.new_file(sink, SCHEMA) as writer:
         for blobs in batches:
             writer.write_batch(pa.record_batch([blobs], SCHEMA))

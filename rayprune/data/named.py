@@ -20,7 +20,8 @@ TORCHVISION = {
     "cifar10": datasets.CIFAR10,
     "cifar100": datasets.CIFAR100,
 }
-NAMES = ("fashion_mini", *TORCHVISION, "image_folder")
+NAMES_WITH_ROOT = (*TORCHVISION, "image_folder")
+NAMES = ("fashion_mini", *NAMES_WITH_ROOT)
 
 FASHION_MINI = config.ParquetFiles(
     train=str(Path(__file__).parent / "fashion_mini" / "train.parquet"),

@@ -113,7 +113,9 @@ class ParquetRows:
 
     def streamed(self) -> ParquetRows:
         rows = replace(self, is_mapped=True)
-        _ = rows.blobs  # the copy is made here, not by every loader process at its first batch
+        # Files are opened here, never in a forked loader process, where a file system's threads
+        # would be missing.
+        _ = rows.blobs, rows.place(0)
         return rows
 
     def check_labels(self) -> None:

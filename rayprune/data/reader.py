@@ -47,7 +47,7 @@ class Reader:
                 f"{self.source.place(row)}: images must have one shape, "
                 f"got {tuple(image.shape)} after {self.shape}. Write experiment.data.resize: <side>"
             )
-        return image, target
+        return image.contiguous(), target  # decoders give all kinds of strides
 
 
 def read_all(

@@ -19,7 +19,11 @@ class BadSampleError(ValueError):
     """A sample that cannot be used: its file and row, and why."""
 
     def __init__(self, place: str, reason: str) -> None:
-        super().__init__(
+        super().__init__(place, reason)  # both, so that it can be sent between processes
+
+    def __str__(self) -> str:
+        place, reason = self.args
+        return (
             f"{place}: {reason}. "
             f"Mend it, or write experiment.data.on_bad: skip to leave such rows out"
         )

@@ -90,9 +90,11 @@ class Normalisation:
         std = std.clamp(min=1.0)  # a channel that is the same everywhere stays finite
         return cls((1 / std)[:, None, None].float(), (-mean / std)[:, None, None].float())
 
+    def to(self, device: torch.device) -> Normalisation:
+        return Normalisation(self.scale.to(device), self.shift.to(device))
+
     def __call__(self, images: Tensor) -> Tensor:
-        inputs = images.to(torch.float32)
-        return inputs.mul_(self.scale.to(inputs.device)).add_(self.shift.to(inputs.device))
+        return images.to(torch.float32, copy=True).mul_(self.scale).add_(self.shift)
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,13 +126,14 @@ class Split:
         if randoms is not None and len(randoms) != len(indices):
             raise ValueError(f"{len(indices)} batches need as many randoms, got {len(randoms)}")
         numbers = repeat(None) if randoms is None or self.augmentation == "none" else randoms
+        normalise = self.normalisation.to(device) if self.normalisation else torch.Tensor.float
         for images, targets, own in self.samples.fetch(indices, numbers, device):
             if own is not None:
                 images = augment(images, own, self.augmentation)
                 if targets.ndim == 3:
                     planes = targets[:, None]
                     targets = augment(planes, own, self.augmentation, fill=IGNORED_PIXEL)[:, 0]
-            yield self.normalisation(images) if self.normalisation else images.float(), targets
+            yield normalise(images), targets
 
 
 def channel_statistics(samples: Samples, *, batch_size: int = 256) -> tuple[Tensor, Tensor]:
