@@ -1,12 +1,13 @@
 """Run one experiment: python -m rayprune.train EXPERIMENT [field.path=value ...] [--local]
 
 EXPERIMENT is a YAML file of a study or of an experiment alone; its search is left out. --local runs
-without Ray, in this process or under torchrun.
+without Ray in this process; torchrun -m rayprune.train EXPERIMENT runs without Ray on its ranks.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -30,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         check(study, [trial])
     except ValueError as error:
         return complain(error)
-    if options.local:
+    if options.local or "TORCHELASTIC_RUN_ID" in os.environ:  # torchrun's ranks are a group already
         return _run_local(study, trial)
     return run_study(study, [trial], Console())
 
@@ -86,7 +87,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("experiment", help="a YAML file, or a shipped study's name")
     parser.add_argument("overrides", nargs="*", metavar="field.path=value")
     parser.add_argument(
-        "--local", action="store_true", help="without Ray: this process, or torchrun's"
+        "--local", action="store_true", help="without Ray, in this process; torchrun needs no flag"
     )
     return parser
 

@@ -1,0 +1,42 @@
+"""Two ranks equal one, without Ray: torchrun, gloo, real processes."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+import yaml
+
+from rayprune.load import load_experiment, make_trials
+from rayprune.pruning.snapshot import decode
+from rayprune.results import load_snapshot
+
+
+@pytest.fixture
+def run(small, tmp_path):
+    """Run the small experiment with a number of workers; gives its last snapshot."""
+    file = tmp_path / "small.yaml"
+    file.write_text(yaml.safe_dump({"experiment": small}))
+
+    def start(num_workers):
+        storage = tmp_path / f"workers{num_workers}"
+        door = ["-m", "rayprune.train", str(file), f"storage={storage}"]
+        door += ["--local"] if num_workers == 1 else []
+        launcher = [
+            *("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(num_workers))
+        ]
+        command = [sys.executable, *(launcher if num_workers > 1 else []), *door]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=240)
+        assert done.returncode == 0, done.stderr
+        key = make_trials(load_experiment(file))[0].plan[-1].key
+        return decode(load_snapshot(str(storage), key))
+
+    return start
+
+
+def test_two_workers_equal_one(run):
+    one, two = run(1), run(2)
+    assert two.records[-1].workers == 2
+    assert all(torch.equal(one.masks[name], two.masks[name]) for name in one.masks)
+    for name, weight in one.weights.items():
+        torch.testing.assert_close(two.weights[name], weight, rtol=1e-3, atol=2e-4)
