@@ -31,6 +31,7 @@ from rayprune.report.marks import (
 from rayprune.report.sentence import percent, show
 from rayprune.report.settings import Results, Setting, stage_means
 
+NAMES = ("cost", "settings", "sparsity", "retraining", "peaks")
 MOST_PANELS = 4
 MOST_ROWS = 24
 MOST_TICKS = 12

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -59,7 +60,7 @@ def render_page(results: Results, plots: Sequence[Plot], study_yaml: str) -> str
         rows=[setting_cells(results, s) for s in results.settings],
         trial_columns=trial_columns(results),
         trial_rows=trial_rows(results) if any(len(s.finals) > 1 for s in results.settings) else [],
-        failed=results.failed,
+        failed=results.errors,
         notes=notes(results),
         study_yaml=study_yaml,
     )
@@ -74,10 +75,9 @@ def cards(results: Results) -> list[dict[str, str]]:
     if results.dense:
         made.append(_dense_card(results, results.dense))
     finished = {row["trial"] for row in results.rows if row["is_final"]}
-    stopped = {row["trial"] for row in results.rows} - finished - set(results.failed)
     counts = [counted(len(results.settings), "setting")]
-    counts += [f"{len(stopped)} stopped early"] if stopped else []
-    counts += [f"{len(results.failed)} failed"] if results.failed else []
+    counts += [f"{len(results.stopped)} stopped early"] if results.stopped else []
+    counts += [f"{len(results.errors)} failed"] if results.errors else []
     made.append(
         {"title": "Finished", "value": counted(len(finished), "trial"), "text": ", ".join(counts)}
     )
@@ -249,10 +249,12 @@ def _script_json(value: Any) -> str:
     return json.dumps(value, allow_nan=False).replace("<", "\\u003c")
 
 
+@cache
 def _javascript() -> str:
     """Vega, Vega-Lite and Vega-Embed, to stand inside the page."""
     import vl_convert
 
     from rayprune.report.charts import vega_lite_version
 
-    return vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;", vega_lite_version())
+    bundle = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;", vega_lite_version())
+    return bundle.replace("</script", "<\\/script")

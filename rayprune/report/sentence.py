@@ -25,8 +25,9 @@ def answer(table: pa.Table) -> str:
 def answer_of(results: Results) -> str:
     """`answer` for results that have been read."""
     if not results.candidates():
-        failures = f": {len(results.failed)} failed" if results.failed else ""
-        return f"No trial has finished{failures}."
+        ends = {"failed": len(results.errors), "stopped early": len(results.stopped)}
+        said = ", ".join(f"{count} {end}" for end, count in ends.items() if count)
+        return f"No trial has finished{': ' + said if said else ''}."
     chosen, is_close = recommended(results)
     speedup = chosen.mean("theoretical_speedup")
     parts = [
@@ -64,14 +65,15 @@ def summary_table(table: pa.Table) -> list[dict[str, str]]:
 def summary_row(results: Results, setting: Setting) -> dict[str, str]:
     """One setting as text."""
     metric, test = results.metric, metric_on_test(results)
+    unit = " %" if results.is_fraction else ""
     speedup = setting.mean("theoretical_speedup")
     return {
-        "setting": setting.label,
-        "sparsity": percent(setting.sparsity) + (" (goal missed)" if setting.missed_goal else ""),
+        "setting": setting.label + (" (goal missed)" if setting.missed_goal else ""),
+        "sparsity": percent(setting.sparsity),
         "epochs": f"{setting.epochs:g}",
-        metric_name(metric): show(results, setting.mean(metric)),
+        f"{metric.replace('_', ' ')}{unit}": show(results, setting.mean(metric), unit=""),
         change_name(results): show_change(results, setting.change),
-        metric_name(test): show(results, setting.mean(test)),
+        f"{test.replace('_', ' ')}{unit}": show(results, setting.mean(test), unit=""),
         "speed-up in theory": f"{speedup.value:.1f}x" if speedup else "–",
         "seeds": seeds_of(results, setting),
     }
@@ -101,14 +103,14 @@ def percent(fraction: float, digits: int = 2) -> str:
     return f"{shown.rstrip('0').rstrip('.')} %"
 
 
-def show(results: Results, mean: Mean | None) -> str:
+def show(results: Results, mean: Mean | None, unit: str = " %") -> str:
     """A metric's mean and spread: "88.62 ± 0.14 %", a loss as "0.3412"."""
     if mean is None:
         return "–"
     if not results.is_fraction:
         return f"{mean.value:.4g}" + (f" ± {mean.spread:.2g}" if mean.spread is not None else "")
     spread = f" ± {100 * mean.spread:.2f}" if mean.spread is not None else ""
-    return f"{100 * mean.value:.2f}{spread} %"
+    return f"{100 * mean.value:.2f}{spread}{unit}"
 
 
 def show_change(results: Results, change: Mean | None, digits: int = 2) -> str:

@@ -9,14 +9,16 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
 from rayprune.report.labels import Row, colour_field, is_dense, label_of, name_of, phrase
-from rayprune.results import TABLE_KEY
+from rayprune.results import TABLE_KEY, read_table
 
 GOAL_TOLERANCE = 1.1  # a result that keeps a tenth more weights than its goal has missed it
+STOPPED = "stopped early"  # the message of a trial that the search gave up
 DENSE_FIELDS = ("model", "data", "task", "batch_size", "optim", "dense", "precision")
 
 
@@ -83,6 +85,7 @@ class Results:
     mode: str
     searched: tuple[str, ...]
     failed: Mapping[str, str]
+    """Trial -> why it has no result."""
     executed_epochs: int
     unique_epochs: int
     naive_epochs: int
@@ -104,6 +107,16 @@ class Results:
             raise ValueError(f"the results table lacks the columns {', '.join(sorted(missing))}")
         fields["searched"] = tuple(fields["searched"])
         return cls(**fields, rows=tuple(map(_without_nan, table.to_pylist())))
+
+    @cached_property
+    def stopped(self) -> tuple[str, ...]:
+        """Trials that early stopping ended: without a result, but nothing is wrong with them."""
+        return tuple(trial for trial, message in self.failed.items() if message == STOPPED)
+
+    @cached_property
+    def errors(self) -> dict[str, str]:
+        """Trials that went wrong, and their messages."""
+        return {t: message for t, message in self.failed.items() if message != STOPPED}
 
     @cached_property
     def settings(self) -> tuple[Setting, ...]:
@@ -164,6 +177,16 @@ class Results:
         if a is None or b is None or a.spread is None or b.spread is None:
             return False
         return abs(a.value - b.value) <= a.spread + b.spread
+
+
+def read_results(folder: str | Path) -> Results:
+    """Results of a study's folder or URI. Raises ``ValueError`` where it holds none of ours."""
+    return Results.from_table(read_table(location(folder))[0])
+
+
+def location(folder: str | Path) -> str:
+    """A folder as the file systems take it: absolute, or a URI as it is."""
+    return folder if isinstance(folder, str) and "://" in folder else str(Path(folder).resolve())
 
 
 def is_as_sparse(sparsity: float, goal: float) -> bool:

@@ -1,0 +1,277 @@
+"""Results tables as studies would leave them, made by formula: no network is trained here."""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from rayprune.results import (
+    TABLE_KEY,
+    StageRecord,
+    TrialResult,
+    make_table,
+    study_file,
+    write_bytes,
+    write_table,
+)
+
+DENSE_EPOCHS, NUM_PARAMETERS, FLOPS = 12, 853_018, 125_485_696
+# Points of accuracy that a schedule loses at 95 % after one epoch of retraining.
+LOSS = {"ft": 0.031, "lrw": 0.022, "slr": 0.012, "clr": 0.011, "llr": 0.010, "allr": 0.008}
+METHOD_LOSS = {
+    "imp": 0.008, "gmp": 0.009, "gsm": 0.02, "lc": 0.024, "dpf": 0.007,
+    "dnw": 0.013, "str": 0.016, "cs": 0.018, "dst": 0.022, "rigl": 0.015,
+}  # fmt: skip
+
+
+def record(
+    stage: int,
+    *,
+    key: str,
+    accuracy: float,
+    sparsity: float = 0.0,
+    goal: float | None = None,
+    pruned: float | None = None,
+    epochs: int = DENSE_EPOCHS,
+    schedule: str = "stepped",
+    ds: tuple[float, float] | None = None,
+    tested: bool = True,
+) -> StageRecord:
+    """A stage's record in which all numbers fit each other."""
+    metrics = {"val_accuracy": accuracy, "val_loss": 0.25 - math.log(accuracy)}
+    if pruned is not None:
+        metrics |= {"pruned_val_accuracy": pruned, "pruned_val_loss": 0.4 - math.log(pruned)}
+    if tested:
+        metrics |= {"test_accuracy": accuracy - 0.004, "test_loss": 0.27 - math.log(accuracy)}
+    nonzero = round(NUM_PARAMETERS * (1 - sparsity))
+    kept_flops = round(FLOPS * (1 - sparsity) ** 0.85)
+    d = min(1.0, max(ds)) if ds else None
+    return StageRecord(
+        key=key,
+        parent=f"{key}-parent" if stage else None,
+        stage=stage,
+        epochs=epochs,
+        schedule=schedule,
+        lr_peak=0.1 * (d or 1.0),
+        d1=ds[0] if ds else None,
+        d2=ds[1] if ds else None,
+        d=d,
+        goal_sparsity=sparsity if goal is None else goal,
+        sparsity=sparsity,
+        num_parameters=NUM_PARAMETERS,
+        num_nonzero=nonzero,
+        compression=NUM_PARAMETERS / nonzero,
+        flops=FLOPS,
+        flops_nonzero=kept_flops,
+        theoretical_speedup=FLOPS / kept_flops,
+        metrics=metrics,
+        seconds=4.0 * epochs,
+        images_per_second=11_000.0,
+    )
+
+
+def dense(seed: int, accuracy: float = 0.894) -> StageRecord:
+    """A dense run; its accuracy depends on the seed alone."""
+    return record(0, key=f"dense-{seed}", accuracy=accuracy + _noise("dense", seed), tested=False)
+
+
+def imp(
+    name: str,
+    values: Mapping[str, Any],
+    *,
+    schedule: str = "allr",
+    epochs: int = 1,
+    sparsity: float = 0.95,
+    cycles: int = 1,
+    seed: int = 0,
+    points_lost: float | None = None,
+) -> TrialResult:
+    """Prune and retrain: stage 0 and `cycles` cycles; `points_lost` sets the final accuracy."""
+    start = dense(seed)
+    records = [start]
+    for cycle in range(1, cycles + 1):
+        reached = 1 - (1 - sparsity) ** (cycle / cycles)
+        hardness = ((1 - 0.95) / (1 - reached)) ** 0.75
+        lost = LOSS[schedule] * hardness / epochs**0.6 + _noise(
+            schedule, epochs, sparsity, seed, cycle
+        )
+        lost = lost if points_lost is None else points_lost
+        accuracy = start.metrics["val_accuracy"] - lost
+        ds = (min(0.95, 0.3 + 0.6 * reached), epochs / DENSE_EPOCHS) if schedule == "allr" else None
+        records.append(
+            record(
+                cycle,
+                key=f"{schedule}-{epochs}-{sparsity}-{cycles}-{cycle}-{seed}",
+                accuracy=accuracy,
+                pruned=max(0.1, accuracy * (1 - reached**6)),
+                sparsity=reached,
+                epochs=epochs,
+                schedule=schedule,
+                ds=ds,
+                tested=cycle == cycles,
+            )
+        )
+    return TrialResult(name=name, values=values, method="imp", seed=seed, records=tuple(records))
+
+
+def sparsifier(
+    name: str, values: Mapping[str, Any], *, method: str, sparsity: float, seed: int, reached: float
+) -> TrialResult:
+    """A method that sparsifies during training: one stage, no dense run of its own."""
+    lost = METHOD_LOSS[method] * (0.05 / (1 - sparsity)) ** 0.8 + _noise(method, sparsity, seed)
+    stage = record(
+        0,
+        key=f"{method}-{sparsity}-{seed}",
+        accuracy=0.894 - lost,
+        sparsity=reached,
+        goal=sparsity,
+        epochs=DENSE_EPOCHS + 3,
+    )
+    return TrialResult(name=name, values=values, method=method, seed=seed, records=(stage,))
+
+
+def table_of(
+    trials: Sequence[TrialResult], searched: Sequence[str], failed: Mapping[str, str] | None = None
+) -> pa.Table:
+    """The table of these trials; every unique stage was run once, for the first that wanted it."""
+    executed_by: dict[str, str] = {}
+    epochs: dict[str, int] = {}
+    for trial in trials:
+        for stage in trial.records:
+            executed_by.setdefault(stage.key, trial.name)
+            epochs[stage.key] = stage.epochs
+    summary = {
+        "metric": "val_accuracy",
+        "mode": "max",
+        "searched": list(searched),
+        "name": "made",
+        "executed_epochs": sum(epochs.values()),
+        "unique_epochs": sum(epochs.values()),
+        "naive_epochs": sum(stage.epochs for trial in trials for stage in trial.records),
+        "failed": dict(failed or {}),
+    }
+    return make_table(trials, executed_by, summary)
+
+
+def schedules_grid(failed: Mapping[str, str] | None = None) -> pa.Table:
+    """6 schedules x 2 retraining budgets at one sparsity, one seed."""
+    points = [(schedule, epochs) for schedule in LOSS for epochs in (1, 3)]
+    trials = [
+        imp(
+            f"{n:02d}",
+            {"retrain.schedule": s, "retrain.epochs": e},
+            schedule=s,
+            epochs=e,
+        )
+        for n, (s, e) in enumerate(points)
+    ]
+    return table_of(trials, ["retrain.schedule", "retrain.epochs"], failed)
+
+
+def equal_budget() -> pa.Table:
+    """10 methods x 3 sparsities x 3 seeds at 15 epochs each; DST misses its goal."""
+    trials = []
+    points = [(m, s, seed) for m in METHOD_LOSS for s in (0.9, 0.95, 0.98) for seed in range(3)]
+    for n, (method, sparsity, seed) in enumerate(points):
+        values = {"method": method.upper(), "prune.sparsity": sparsity, "seed": seed}
+        if method == "imp":
+            values["method"] = "ALLR"
+            trial = imp(f"{n:02d}", values, epochs=3, sparsity=sparsity, seed=seed)
+        else:
+            reached = 0.82 if method == "dst" else sparsity
+            trial = sparsifier(
+                f"{n:02d}", values, method=method, sparsity=sparsity, seed=seed, reached=reached
+            )
+        trials.append(trial)
+    return table_of(trials, ["method", "prune.sparsity", "seed"])
+
+
+def schedules_and_sparsities(seeds: int = 3) -> pa.Table:
+    """3 schedules x 3 retraining budgets x 3 sparsities, each with several seeds."""
+    points = [
+        (schedule, epochs, sparsity, seed)
+        for schedule in ("ft", "slr", "allr")
+        for epochs in (1, 3, 6)
+        for sparsity in (0.9, 0.95, 0.98)
+        for seed in range(seeds)
+    ]
+    names = ("retrain.schedule", "retrain.epochs", "prune.sparsity", "seed")
+    trials = [
+        imp(
+            f"{n:02d}",
+            dict(zip(names, (schedule, epochs, sparsity, seed), strict=True)),
+            schedule=schedule,
+            epochs=epochs,
+            sparsity=sparsity,
+            seed=seed,
+        )
+        for n, (schedule, epochs, sparsity, seed) in enumerate(points)
+    ]
+    return table_of(trials, names)
+
+
+def cycles() -> pa.Table:
+    """ALLR in 2, 3 and 5 cycles to 98 %, two seeds."""
+    points = [(cycles, seed) for cycles in (2, 3, 5) for seed in (0, 1)]
+    trials = [
+        imp(str(n), {"prune.cycles": c, "seed": s}, cycles=c, epochs=2, sparsity=0.98, seed=s)
+        for n, (c, s) in enumerate(points)
+    ]
+    return table_of(trials, ["prune.cycles", "seed"])
+
+
+def one_trial(cycles: int = 1) -> pa.Table:
+    """What ``rayprune.train`` leaves: nothing was searched."""
+    return table_of([imp("0", {}, epochs=2, cycles=cycles)], [])
+
+
+def random_search(trials: int = 300) -> pa.Table:
+    """Random sparsities and weight decays, every point different."""
+    draw = random.Random(0)
+    made = []
+    for n in range(trials):
+        sparsity, decay = draw.uniform(0.8, 0.99), 10 ** draw.uniform(-5, -3)
+        schedule, epochs = draw.choice(list(LOSS)), draw.randint(1, 6)
+        values = {
+            "retrain.schedule": schedule,
+            "retrain.epochs": epochs,
+            "prune.sparsity": sparsity,
+            "optim.weight_decay": decay,
+        }
+        made.append(imp(f"{n:03d}", values, schedule=schedule, epochs=epochs, sparsity=sparsity))
+    searched = ["retrain.schedule", "retrain.epochs", "prune.sparsity", "optim.weight_decay"]
+    return table_of(made, searched)
+
+
+def write(folder: Path, table: pa.Table, study: str = "name: made\n") -> Path:
+    """A study's folder, as far as the report reads it."""
+    write_bytes(study_file(str(folder)), study.encode())
+    write_table(str(folder), table)
+    return folder
+
+
+def summary_of(table: pa.Table) -> dict[str, Any]:
+    """What the table says of the study as a whole."""
+    return json.loads(table.schema.metadata[TABLE_KEY])
+
+
+def with_summary(table: pa.Table, summary: Mapping[str, Any]) -> pa.Table:
+    """The same rows under another summary."""
+    return table.replace_schema_metadata({TABLE_KEY: json.dumps(summary).encode()})
+
+
+def renamed(trial: TrialResult) -> TrialResult:
+    """The trial with stages of its own, so that it shares none."""
+    records = tuple(replace(r, key=f"{trial.name}-{r.key}") for r in trial.records)
+    return replace(trial, records=records)
+
+
+def _noise(*what: object, scale: float = 0.0012) -> float:
+    return random.Random(repr(what)).gauss(0, scale)

@@ -1,0 +1,139 @@
+"""The page: self-contained, escaped, complete; and the files beside it."""
+
+from __future__ import annotations
+
+import re
+from html import unescape
+from pathlib import Path
+
+import made_studies as made
+import pyarrow as pa
+import pytest
+
+from rayprune.report import answer, write_report
+from rayprune.report.page import duration, render_page
+from rayprune.report.settings import Results
+
+EVIL = "</script><script>alert(1)</script>"
+
+
+def page_of(table: pa.Table, study: str = "") -> str:
+    """The page without its charts: they have tests of their own."""
+    return render_page(Results.from_table(table), (), study)
+
+
+def words(page: str) -> str:
+    """Text between tags, white space collapsed."""
+    return re.sub(r"\s+", " ", unescape(re.sub(r"<[^>]+>", " ", page)))
+
+
+def test_report_writes_the_page_and_its_charts(tmp_path: Path) -> None:
+    folder = made.write(tmp_path, made.schedules_grid())
+    (tmp_path / "plots").mkdir()
+    (tmp_path / "plots" / "sparsity.png").write_bytes(b"of an earlier study")
+    assert write_report(folder) == str(tmp_path / "report.html")
+    assert sorted(file.name for file in (tmp_path / "plots").iterdir()) == [
+        "cost.png", "peaks.png", "retraining.png",
+    ]  # fmt: skip
+    page = (tmp_path / "report.html").read_text()
+    assert all(f'id="plot-{name}"' in page for name in ("cost", "peaks", "retraining"))
+    assert "vegaEmbed" in page
+
+
+def test_page_fetches_nothing(tmp_path: Path) -> None:
+    page = Path(write_report(made.write(tmp_path, made.one_trial()))).read_text()
+    assert "default-src 'none'" in page
+    html = re.sub(r"<script>.*?</script>", "", page, flags=re.S)
+    assert not re.findall(r"(?:src|href)=[\"']?https?:", html)
+    assert "@import" not in html
+    assert "<link" not in html
+
+
+def test_a_folder_may_be_a_uri(tmp_path: Path) -> None:
+    made.write(tmp_path, made.table_of([], [], {"0": "boom"}))
+    assert write_report(tmp_path.as_uri()) == f"{tmp_path.as_uri()}/report.html"
+    assert "No trial has finished: 1 failed." in (tmp_path / "report.html").read_text()
+
+
+def test_a_folder_may_be_relative(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made.write(tmp_path, made.table_of([], []))
+    monkeypatch.chdir(tmp_path)
+    assert write_report(".") == str(tmp_path / "report.html")
+
+
+def test_page_opens_with_the_answer() -> None:
+    table = made.schedules_grid()
+    assert answer(table) in words(page_of(table)).replace("\u00a0", " ")
+
+
+def test_page_names_the_best_model_and_what_it_cost() -> None:
+    table = made.schedules_grid()
+    text = words(page_of(table))
+    best = max((r for r in table.to_pylist() if r["is_final"]), key=lambda r: r["val_accuracy"])
+    assert f"95 % sparsity, test accuracy {100 * best['test_accuracy']:.2f} %" in text
+    assert f"Trial {best['trial']}, chosen by the validation accuracy alone" in text
+    assert "36 epochs separate runs would have cost 168 (4.7x)" in text
+
+
+def test_settings_are_listed_best_first_with_numbers_to_sort_by() -> None:
+    page = page_of(made.random_search(300))
+    body = page.split("<h2>All settings</h2>")[1].split("</table>")[0]
+    cells = [re.findall(r"<td[^>]*>", row) for row in body.split("<tr>")[2:]]
+    assert len(cells) == 300
+    values = [float(re.search(r'data-value="([^"]+)"', row[3])[1]) for row in cells]  # type: ignore[index]
+    assert values == sorted(values, reverse=True)
+
+
+def test_trials_are_listed_seed_by_seed_where_there_are_several() -> None:
+    assert "Every trial, seed by seed (90)" in page_of(made.equal_budget())
+    assert "seed by seed" not in page_of(made.schedules_grid()).split("<h2>How to read")[0]
+
+
+def test_each_sparsity_has_its_best_setting() -> None:
+    text = words(page_of(made.equal_budget()).split("How sparse can it get")[1])
+    assert all(f"{level} % sparsity ALLR" in text for level in (90, 95, 98))
+    assert "How sparse can it get" not in page_of(made.schedules_grid())
+
+
+def test_failures_are_listed_with_their_messages() -> None:
+    text = words(page_of(made.schedules_grid({"12": "CUDA out of memory", "13": "stopped early"})))
+    assert "Failed trials 12 CUDA out of memory" in text
+    assert "12 settings, 1 stopped early, 1 failed" in text
+
+
+def test_notes_are_honest() -> None:
+    one, three = words(page_of(made.schedules_grid())), words(page_of(made.equal_budget()))
+    for text in (one, three):
+        assert "by themselves they make nothing faster" in text
+        assert "The test split is read once" in text
+    assert "nothing is known about chance" in one
+    assert "standard deviation over seeds" in three
+    assert "did not reach its goal sparsity" in three
+
+
+def test_everything_from_the_user_is_escaped(tmp_path: Path) -> None:
+    trials = [made.imp(str(n), {"recipe": f"{EVIL}{n}"}, epochs=n + 1) for n in range(2)]
+    table = made.table_of(trials, ["recipe"], {EVIL: EVIL})
+    table = made.with_summary(table, made.summary_of(table) | {"name": EVIL})
+    page = Path(write_report(made.write(tmp_path, table, study=EVIL))).read_text()
+    assert "alert(1)" in page
+    assert EVIL not in page
+
+
+def test_a_diverged_trial_leaves_a_gap() -> None:
+    table = made.schedules_grid()
+    column = table.column_names.index("test_accuracy")
+    table = table.set_column(
+        column, "test_accuracy", pa.array([float("nan")] * table.num_rows)
+    ).replace_schema_metadata(table.schema.metadata)
+    page = page_of(table)
+    assert "nan" not in words(page)
+    assert "<td>–</td>" in page
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"),
+    [(59.4, "59 s"), (150, "2 min"), (4000, "1 h 7 min"), (7170, "2 h 0 min")],
+)
+def test_durations(seconds: float, shown: str) -> None:
+    assert duration(seconds) == shown
