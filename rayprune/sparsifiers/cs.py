@@ -12,6 +12,7 @@ Weights with `m > 0` are kept, as `w / sigma(m_0)`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -30,7 +31,7 @@ class SoftMask(SparseWeight):
         super().__init__()
         self.m = nn.Parameter(torch.full_like(weight, mask_init))
         self.beta = beta  # one tensor for all layers, no buffer: DDP would send it in every step
-        self.scale = 1 / torch.tensor(mask_init).sigmoid().item()
+        self.scale = 1 + math.exp(-mask_init)  # 1 / sigma(m_0)
         self.hard = False
 
     def forward(self, trained: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
 """Discovering neural wirings.
 
-Wortsman et al., "Discovering Neural Wirings" (2019): in each step the forward pass uses the `1 - s`
-fraction of the weights that are largest, over all layers, and the gradient goes straight through to
+Wortsman et al., "Discovering Neural Wirings" (2019): in each step the forward pass uses the
+fraction `1 - s` of each layer's weights that are largest, and the gradient goes straight through to
 all weights, so that an unused connection can grow into use.
 """
 

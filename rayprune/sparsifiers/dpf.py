@@ -11,10 +11,9 @@ that rises as `s (1 - (1 - t / t_end)^3)` to the goal `s`, `t_end` being 3/4 of 
 
 from __future__ import annotations
 
-from rayprune.pruning.masks import keep_largest
 from rayprune.sparsification import Dpf
 from rayprune.sparsifiers.masked_forward import MaskedForward
-from rayprune.sparsifiers.protocol import all_kept, magnitudes, set_
+from rayprune.sparsifiers.protocol import all_kept, set_
 
 
 class DynamicPruningWithFeedback(MaskedForward):
@@ -32,6 +31,5 @@ class DynamicPruningWithFeedback(MaskedForward):
 
     def before_forward(self, step: int) -> None:
         if step % self.options.interval == 0:
-            num_pruned = round(self.target_sparsity(step) * self.num_weights)
-            set_(self.kept, keep_largest(magnitudes(self.weights), num_pruned))
+            set_(self.kept, self.largest(self.target_sparsity(step)))
         super().before_forward(step)

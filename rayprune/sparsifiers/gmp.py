@@ -78,7 +78,8 @@ class GradualMagnitudePruning(MaskedForward):
         return self._pruned_to(self.sparsity)
 
     def _pruned_to(self, sparsity: float) -> Masks:
-        before = all_kept(self.weights) if self.options.recover else self.kept
+        if self.options.recover:
+            return self.largest(sparsity)
         return prune_weights(
-            self.weights, before, sparsity=sparsity, allocation=self.options.allocation
+            self.weights, self.kept, sparsity=sparsity, allocation=self.options.allocation
         )

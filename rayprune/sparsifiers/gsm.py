@@ -33,10 +33,8 @@ class GlobalSparseMomentum(Sparsifier):
     @torch.no_grad()
     def after_gradients(self, step: int) -> None:
         gradients = {n: w.grad for n, w in self.weights.items() if w.grad is not None}
-        importance = {
-            name: (weight * gradients[name]).abs() if name in gradients else weight * 0
-            for name, weight in self.weights.items()
-        }
+        importance = {n: torch.zeros_like(w) for n, w in self.weights.items()}
+        importance |= {n: (self.weights[n] * g).abs() for n, g in gradients.items()}
         active = keep_largest(importance, self.num_pruned)
         for name, gradient in gradients.items():
             gradient.mul_(active[name])

@@ -27,8 +27,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from rayprune.pruning.masks import Masks, keep_largest
-from rayprune.sparsification import Options
+from rayprune.pruning.allocation import prune_weights
+from rayprune.pruning.masks import Masks, num_weights
+from rayprune.sparsification import Options, WithGoal
 
 
 class Sparsifier:
@@ -56,8 +57,7 @@ class Sparsifier:
         self.options = options
         self.model = model
         self.weights = {name: parameters[name] for name in masks}
-        self.num_weights = sum(weight.numel() for weight in self.weights.values())
-        self.num_pruned = round(sparsity * self.num_weights)
+        self.num_pruned = round(sparsity * num_weights(masks))
         self.sparsity = sparsity
         self.num_steps = num_steps
         self.steps_per_epoch = steps_per_epoch
@@ -112,8 +112,18 @@ class Sparsifier:
         """Called after the optimiser's step and the multiplication with `masks`."""
 
     def final_masks(self) -> Masks:
-        """The masks if training ended now: the goal sparsity, exactly, by global magnitude."""
-        return keep_largest(magnitudes(self.weights), self.num_pruned)
+        """The masks if training ended now; for a method with a goal, exactly that sparsity."""
+        return self.largest(self.sparsity)
+
+    def largest(self, sparsity: float) -> Masks:
+        """Masks of the largest weights, for a method that has an allocation."""
+        assert isinstance(self.options, WithGoal), self.options.method
+        return prune_weights(
+            self.weights,
+            all_kept(self.weights),
+            sparsity=sparsity,
+            allocation=self.options.allocation,
+        )
 
     @contextmanager
     def shipped(self) -> Iterator[Masks]:
@@ -145,11 +155,6 @@ class Sparsifier:
                 f"but {', '.join(odd)} are in only one of them. Start the stage anew."
             )
         set_(self.kept, state)
-
-
-def magnitudes(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The weights' absolute values."""
-    return {name: weight.detach().abs() for name, weight in weights.items()}
 
 
 def all_kept(weights: Mapping[str, Tensor]) -> Masks:

@@ -32,7 +32,7 @@ class Reparametrized(Sparsifier, Generic[Layer]):
 
     `conv.weight` is then trained as `conv.parametrizations.weight.original`, with the method's own
     parameters beside it as `conv.parametrizations.weight.0.<name>`; `finish` brings the plain names
-    back, in their old order. The model must not have used the weights since the last step.
+    back, in their old order.
     """
 
     def sparse_weight(self, weight: Tensor) -> Layer:
