@@ -126,7 +126,7 @@ def level_rows(results: Results) -> list[dict[str, str]]:
 def _level_row(results: Results, level: float, best: Setting) -> dict[str, str]:
     speedup, test = best.mean("theoretical_speedup"), metric_on_test(results)
     row = {
-        "at least": f"{percent(level)} sparsity",
+        "at least": f"{percent(min(level, best.sparsity))} sparsity",
         "best setting": best.label,
         metric_name(results.metric): show(results, best.mean(results.metric)),
         change_name(results): show_change(results, best.change),
