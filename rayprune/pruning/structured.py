@@ -154,7 +154,8 @@ def remove_filters(model: nn.Module, masks: Masks, example: Tensor) -> nn.Module
         # Some operation's channels are mapped wrongly: take the layers one by one, if they may go.
         smaller = whole
         for name in names:
-            smaller = _without_zero_channels(smaller, [name], example) or smaller
+            candidate = _without_zero_channels(smaller, [name], example)
+            smaller = smaller if candidate is None else candidate
     return smaller.to(dtype).eval()
 
 
