@@ -18,6 +18,8 @@ from rayprune.plan import Stage
 from rayprune.results import finished_records, load_snapshot
 
 POLL_S = 5.0  # how long a question to the ledger is held open before it is asked again
+# Ray would put what takes no CPU on workers, but those come and go: ledger and trials stay here.
+ON_HEAD = {"node:__internal_head__": 0.001}
 
 
 def check_scaling(scaling: Scaling) -> None:
@@ -77,7 +79,7 @@ class View:
     executed_epochs: int
 
 
-@ray.remote(num_cpus=0)
+@ray.remote(num_cpus=0, resources=ON_HEAD)
 class LedgerActor:
     """A ledger that a whole cluster asks; every decision is the ledger's."""
 

@@ -14,7 +14,7 @@ from ray.tune.schedulers import ASHAScheduler
 
 from rayprune import results
 from rayprune.config import Scaling, Study
-from rayprune.distributed.cluster import LedgerActor, View, connect, num_slots
+from rayprune.distributed.cluster import ON_HEAD, LedgerActor, View, connect, num_slots
 from rayprune.distributed.slot import run_slot
 from rayprune.distributed.trial import Withdraw, run_trial
 from rayprune.load import TrialPlan, default_storage
@@ -92,7 +92,7 @@ def _run_trials(
         run_trial, plans=plans, ledger=ledger, metric=study.search.metric
     )
     tuner = tune.Tuner(
-        tune.with_resources(trainable, {"cpu": 0, "memory": 1_000_000}),
+        tune.with_resources(trainable, {"cpu": 0, **ON_HEAD}),
         param_space={"trial": tune.grid_search(list(plans))},
         tune_config=tune.TuneConfig(
             metric=study.search.metric,
