@@ -16,6 +16,7 @@ from ray.autoscaler._private.kuberay.autoscaling_config import (
 from ray.autoscaler._private.util import prepare_config, validate_config
 
 import rayprune
+from rayprune.config import Scaling
 from rayprune.load import load_study, make_trials
 
 CLUSTER = Path(rayprune.__file__).parents[1] / "cluster"
@@ -56,7 +57,7 @@ def entrypoint(file):
     """What the job runs: the field of a RayJob, or the command that the header tells to submit."""
     if file == KUBERAY:
         return shlex.split(load(file)["spec"]["entrypoint"])
-    submit = re.search(r"ray job submit .*? -- \\\n(.*)", header(file))
+    submit = re.search(r"ray job submit .*? -- (.*)", header(file).replace("\\\n", " "))
     return shlex.split(submit[1])
 
 
@@ -124,6 +125,7 @@ class TestEveryFile:
         scaling = load_study(name, overrides).scaling
         assert scaling.slots, "an empty cluster cannot say how many slots it will hold"
         assert scaling.gpus_per_worker > 0, "the workers' GPUs would idle"
+        assert scaling.max_failures > Scaling().max_failures, "spot takes workers away"
         room = 0
         for resources, _, most in worker_types(file).values():
             fits = min(
