@@ -1,0 +1,84 @@
+"""A training loop that keeps the protocol, and models small enough to compute by hand."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from rayprune.pruning.masks import apply_, prunable
+from rayprune.sparsification import Options
+from rayprune.sparsifiers import Sparsifier, make_sparsifier
+
+
+@dataclass
+class Training:
+    """A model with its sparsifier and optimiser, as the training loop holds them."""
+
+    model: nn.Module
+    sparsifier: Sparsifier
+    optimizer: torch.optim.SGD
+
+    def step(self, step: int, loss: Callable[[], Tensor]) -> None:
+        self.sparsifier.before_forward(step)
+        objective, penalty = loss(), self.sparsifier.penalty()
+        if penalty is not None:
+            objective = objective + penalty
+        self.optimizer.zero_grad()
+        objective.backward()
+        self.sparsifier.after_gradients(step)
+        self.optimizer.step()
+        apply_(self.sparsifier.weights, self.sparsifier.masks)
+        self.sparsifier.after_step(step, self.optimizer)
+
+    def classify(self, batches: Iterable[tuple[Tensor, Tensor]], first_step: int = 0) -> None:
+        for step, (x, y) in enumerate(batches, first_step):
+            self.step(step, lambda x=x, y=y: nn.functional.cross_entropy(self.model(x), y))
+
+
+def begin(
+    options: Options,
+    model: nn.Module,
+    *,
+    sparsity: float = 0.5,
+    num_steps: int = 8,
+    steps_per_epoch: int = 1,
+    lr: float = 0.1,
+    weight_decay: float = 0.0,
+    momentum: float = 0.0,
+) -> Training:
+    masks = {
+        name: torch.ones_like(model.get_parameter(name), dtype=torch.bool)
+        for name in prunable(model)
+    }
+    sparsifier = make_sparsifier(
+        options,
+        model,
+        masks,
+        sparsity=sparsity,
+        num_steps=num_steps,
+        steps_per_epoch=steps_per_epoch,
+        weight_decay=weight_decay,
+        seed=0,
+    )
+    optimizer = torch.optim.SGD(
+        sparsifier.parameter_groups(), lr=lr, momentum=momentum, weight_decay=weight_decay
+    )
+    return Training(model, sparsifier, optimizer)
+
+
+class ByHand:
+    """One linear layer with given weights, and a loss whose gradient is given."""
+
+    def __init__(self, weights: list[float] | list[list[float]]) -> None:
+        rows = torch.tensor(weights).reshape(-1, torch.tensor(weights).shape[-1])  # out, in
+        self.layer = nn.Linear(rows.shape[1], rows.shape[0], bias=False)
+        self.layer.weight.data = rows.clone()
+        self.model = nn.Sequential(self.layer)
+
+    def begin(self, options: Options, **settings: float) -> Training:
+        return begin(options, self.model, **settings)
+
+    def loss(self, gradient: list[float] | list[list[float]]) -> Callable[[], Tensor]:
+        """`sum(gradient * W)`, W being what the forward pass computes with."""
+        return lambda: (torch.tensor(gradient) * self.layer.weight).sum()

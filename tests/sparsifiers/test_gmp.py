@@ -1,0 +1,77 @@
+import pytest
+import torch
+from stepping import ByHand
+
+from rayprune.pruning.masks import num_pruned
+from rayprune.sparsification import Gmp
+from rayprune.sparsifiers.gmp import target_sparsities
+
+
+def test_sequence_of_the_paper_set_up():
+    targets = target_sparsities(0.9, epochs=200, interval=20)
+
+    assert list(targets) == [20, 40, 60, 80, 100, 120, 140, 160, 180]
+    assert list(targets.values()) == pytest.approx(
+        [0.2679, 0.4765, 0.6333, 0.7457, 0.821, 0.8667, 0.8901, 0.8988, 0.9], abs=5e-5
+    )
+
+
+def test_the_last_prune_step_reaches_the_goal_and_training_goes_on_after_it():
+    for epochs in range(2, 60):
+        for interval in range(1, epochs // 2 + 1):
+            targets = target_sparsities(0.95, epochs=epochs, interval=interval)
+            assert max(targets) <= epochs - interval
+            assert targets[max(targets)] == 0.95
+            assert sorted(targets.values()) == list(targets.values())
+
+
+def test_an_interval_that_leaves_no_prune_step_is_refused():
+    with pytest.raises(ValueError, match=r"interval must be at most half .* 3 epochs, got 2"):
+        target_sparsities(0.9, epochs=3, interval=2)
+
+
+# Four epochs of one step, goal .5: targets .352, .481, .5, so 1, 2 and 2 of 4 weights are masked.
+STEPS = ([0.0, 0, 0, 0], [0.0, 0, 1.5, 9], [0.0, 2.8, 9, 9], [0.5, 0, 9, 0])
+
+
+@pytest.mark.parametrize(
+    ("recover", "after", "shipped"),
+    [
+        (
+            True,
+            ([4, 3, 2, 1], [4, 3, 0.5, 1], [4, 0.2, 0.5, 1], [3.5, 0.2, 0.5, 1]),
+            [3.5, 0, 0, 1],
+        ),
+        (False, ([4, 3, 2, 0], [4, 3, 0, 0], [4, 0.2, 0, 0], [3.5, 0.2, 0, 0]), [3.5, 0.2, 0, 0]),
+    ],
+)
+def test_masked_weights_get_no_gradient_and_may_recover(recover, after, shipped):
+    case = ByHand([4.0, 3.0, 2.0, 1.0])
+    training = case.begin(Gmp(interval=1, recover=recover), num_steps=4, lr=1.0)
+    masked = []
+    for step, gradient in enumerate(STEPS):
+        training.step(step, case.loss(gradient))
+        masked.append(num_pruned(training.sparsifier.kept))
+        torch.testing.assert_close(case.layer.weight[0], torch.tensor(after[step]).float())
+    assert masked == [1, 2, 2, 2]
+
+    masks = training.sparsifier.finish()
+
+    torch.testing.assert_close(case.layer.weight[0], torch.tensor(shipped))
+    assert masks["0.weight"].tolist() == [[value != 0 for value in shipped]]
+
+
+def test_a_prune_step_stops_the_momentum_of_masked_weights():
+    case = ByHand([4.0, 3.0, 2.0, 1.0])
+    training = case.begin(Gmp(interval=1), num_steps=4, lr=0.01, momentum=0.9)
+    for step in range(3):
+        training.step(step, case.loss([1.0, 1.0, 1.0, 1.0]))
+
+    momentum = training.optimizer.state[case.layer.weight]["momentum_buffer"]
+
+    torch.testing.assert_close(momentum, torch.tensor([[2.71, 2.71, 0, 0]]))
+
+
+def test_the_default_interval_is_a_tenth_of_the_run():
+    training = ByHand([1.0, 2.0]).begin(Gmp(), num_steps=40, steps_per_epoch=1)
+    assert list(training.sparsifier.targets) == list(range(4, 37, 4))

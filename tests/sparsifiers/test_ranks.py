@@ -1,0 +1,52 @@
+"""Two processes with half of each batch each end with the same weights and masks, bit for bit."""
+
+import pytest
+import torch
+import torch.multiprocessing as multiprocessing
+from stepping import Training, begin
+from test_protocol import EPOCHS, OPTIONS, STEPS, made_batches, made_model
+from torch import distributed
+from torch.nn.parallel import DistributedDataParallel
+
+from rayprune.pruning.masks import digest
+
+
+class Parallel(Training):
+    """Trains through DDP, as the training loop does."""
+
+    def classify(self, batches, first_step=0):
+        parallel = DistributedDataParallel(self.model, broadcast_buffers=False)
+        for step, (x, y) in enumerate(batches, first_step):
+            self.step(step, lambda x=x, y=y: torch.nn.functional.cross_entropy(parallel(x), y))
+
+
+def train_all(rank: int, address: str) -> None:
+    distributed.init_process_group("gloo", init_method=address, rank=rank, world_size=2)
+    torch.set_num_threads(1)
+    half = slice(rank, None, 2)
+    batches = [(x[half], y[half]) for x, y in made_batches()]
+    for name, options in OPTIONS.items():
+        training = begin(
+            options,
+            made_model(),
+            sparsity=0.8,
+            num_steps=STEPS * EPOCHS,
+            steps_per_epoch=STEPS,
+            weight_decay=5e-3,
+            momentum=0.9,
+        )
+        Parallel(training.model, training.sparsifier, training.optimizer).classify(batches)
+        masks = training.sparsifier.finish()
+        own = torch.cat([p.detach().flatten() for p in training.model.parameters()])
+        both = [torch.empty_like(own), torch.empty_like(own)]
+        digests = [None, None]
+        distributed.all_gather(both, own)
+        distributed.all_gather_object(digests, digest(masks))
+        assert both[0].equal(both[1]), name
+        assert digests[0] == digests[1], name
+    distributed.destroy_process_group()
+
+
+@pytest.mark.slow
+def test_ranks_stay_equal(tmp_path):
+    multiprocessing.spawn(train_all, (f"file://{tmp_path}/rendezvous",), nprocs=2)
