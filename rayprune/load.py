@@ -34,6 +34,7 @@ SYNONYMS = {
     "dataset": "data.name",
 }
 SPACE = "search.space."
+WEIGHTS = ("model", "weights")  # a file, or the name of a torchvision entry
 
 
 class _Yaml(yaml.SafeLoader):
@@ -77,6 +78,7 @@ def load_study(path: str | Path | None = None, overrides: Sequence[str] = ()) ->
     raw = _read_yaml(file)
     raw.setdefault("name", file.stem)
     _override(raw, overrides)
+    _make_paths_absolute(raw.get("experiment"))
     return _validated(Study, raw)
 
 
@@ -93,6 +95,7 @@ def load_experiment(path: str | Path, overrides: Sequence[str] = ()) -> Study:
         }
     raw.setdefault("name", file.stem)
     _override(raw, overrides)
+    _make_paths_absolute(raw.get("experiment"))
     raw.pop("search", None)
     return _validated(Study, raw)
 
@@ -137,6 +140,7 @@ def make_trials(study: Study) -> tuple[TrialPlan, ...]:
         raw = study.experiment.model_dump(mode="json", exclude_unset=True)
         for path, value in fields.items():
             _set(raw, path.split("."), value)
+        _make_paths_absolute(raw)
         try:
             experiment = _validated(Experiment, raw, at="experiment")
             plan = make_plan(experiment)
@@ -243,6 +247,26 @@ def _set(raw: dict[str, Any], keys: Sequence[str], value: Any) -> None:
             raise ValueError(f"{'.'.join(keys[: depth + 1])} is a value, it has no fields")
         raw = inner
     raw[keys[-1]] = value
+
+
+def _make_paths_absolute(experiment: Any) -> None:
+    """Paths of files that are here; a Ray worker's working folder is not the user's."""
+    for keys in (
+        ("data", "root"),
+        ("data", "parquet", "train"),
+        ("data", "parquet", "test"),
+        WEIGHTS,
+    ):
+        holder = experiment
+        for key in keys[:-1]:
+            holder = holder.get(key) if isinstance(holder, dict) else None
+        path = holder.get(keys[-1]) if isinstance(holder, dict) else None
+        if (
+            isinstance(path, str)
+            and "://" not in path
+            and (keys != WEIGHTS or Path(path).is_file())
+        ):
+            holder[keys[-1]] = str(Path(path).expanduser().absolute())
 
 
 Value = TypeVar("Value", bound=BaseModel)

@@ -167,3 +167,17 @@ def test_the_schema_takes_every_shipped_study():
     assert schema["$defs"]["Prune"]["properties"]["sparsity"]["description"].startswith("Goal")
     for file in shipped_studies().values():
         jsonschema.validate(yaml.safe_load(file.read_text()), schema)
+
+
+def test_relative_paths_mean_the_users_folder(study_file, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "start.safetensors").touch()
+    data = {"parquet": {"train": "a/*.parquet", "test": "s3://bucket/b"}}
+    study = load_study(
+        study_file(experiment={"data": data, "model": {"name": "m", "weights": "start.safetensors"}})
+    )
+    parquet = study.experiment.data.parquet
+    assert parquet.train == str(tmp_path / "a/*.parquet") and parquet.test == "s3://bucket/b"
+    assert study.experiment.model.weights == str(tmp_path / "start.safetensors")
+    named = load_study(study_file(experiment={"model": {"name": "m", "weights": "DEFAULT"}}))
+    assert named.experiment.model.weights == "DEFAULT"

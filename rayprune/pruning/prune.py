@@ -11,7 +11,7 @@ from torch import Tensor
 from rayprune.config import Prune
 from rayprune.plan import Stage
 from rayprune.pruning.allocation import prune_weights
-from rayprune.pruning.masks import Masks, not_ignored, sparsity
+from rayprune.pruning.masks import Masks, not_ignored
 from rayprune.pruning.snapshot import Snapshot
 
 
@@ -28,7 +28,7 @@ def prune(snapshot: Snapshot, stage: Stage, how: Prune) -> Snapshot:
     after = prune_weights(
         {name: snapshot.weights[name] for name in names},
         before,
-        sparsity=max(stage.sparsity, sparsity(before)),
+        sparsity=stage.sparsity,
         allocation=how.allocation,
         pattern=how.pattern,
     )

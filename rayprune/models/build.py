@@ -1,0 +1,226 @@
+"""A network by name, or from any function; its start weights from a file."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import importlib.util
+import inspect
+import os
+import sys
+import warnings
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from rayprune.models.resnet import cifar_resnet, resnet18_cifar
+from rayprune.models.small import lenet5, lenet_300_100, small_cnn
+from rayprune.models.vgg import vgg16_bn_cifar
+from rayprune.models.wide_resnet import wrn_28_10
+
+Build = Callable[..., nn.Module]
+OURS: dict[str, Build] = {
+    "lenet_300_100": lenet_300_100,
+    "lenet5": lenet5,
+    "small_cnn": small_cnn,
+    "resnet20": partial(cifar_resnet, 20),
+    "resnet32": partial(cifar_resnet, 32),
+    "resnet44": partial(cifar_resnet, 44),
+    "resnet56": partial(cifar_resnet, 56),
+    "resnet18_cifar": resnet18_cifar,
+    "vgg16_bn_cifar": vgg16_bn_cifar,
+    "wrn_28_10": wrn_28_10,
+}
+TIMM = "timm/"
+
+
+def model_names() -> tuple[str, ...]:
+    """Names of the networks of this package."""
+    return tuple(OURS)
+
+
+def check_model(
+    name: str | None = None, *, target: str | None = None, weights: str | None = None
+) -> None:
+    """Raise a ``ValueError`` for a network that cannot be built; builds nothing."""
+    if target is not None:
+        _find_target(target)
+    elif name is not None and name.startswith(TIMM):
+        _timm(name)
+    elif name not in OURS and name not in _torchvision_names():
+        known = [*OURS, *_torchvision_names()]
+        near = difflib.get_close_matches(str(name), known, 1)
+        hint = f" Did you mean {near[0]}?" if near else ""
+        raise ValueError(
+            f"experiment.model.name: no network {name!r}.{hint} Ours are {', '.join(OURS)}; the "
+            f"others are torchvision's classification models, and timm/<name>"
+        )
+    if weights and not Path(weights).is_file() and not _is_torchvision_entry(name, weights):
+        raise ValueError(f"experiment.model.weights: there is no file {weights}")
+
+
+def build_model(
+    name: str | None = None,
+    *,
+    target: str | None = None,
+    kwargs: Mapping[str, Any] | None = None,
+    weights: str | None = None,
+    num_classes: int,
+    in_channels: int = 3,
+) -> nn.Module:
+    """The network of that name or function, for so many classes and image channels.
+
+    Weights are random, by torch's seed, unless `weights` names a file (.safetensors, .pt, .pth) or
+    a torchvision entry. Raises ``ValueError`` for what cannot be built.
+    """
+    check_model(name, target=target, weights=weights)
+    options = dict(kwargs or {})
+    if target is not None:
+        model = _from_target(target, options, num_classes, in_channels)
+    elif name in OURS:
+        model = OURS[name](num_classes=num_classes, in_channels=in_channels, **options)
+    elif name is not None and name.startswith(TIMM):
+        create = _timm(name).create_model
+        plain = name.removeprefix(TIMM)
+        model = create(plain, num_classes=num_classes, in_chans=in_channels, **options)
+    else:
+        assert name is not None
+        model = _from_torchvision(name, options, weights, num_classes, in_channels)
+    if weights is not None and not _is_torchvision_entry(name, weights):
+        _load_weights_(model, weights)
+    return model
+
+
+def _from_target(
+    target: str, options: dict[str, Any], num_classes: int, in_channels: int
+) -> nn.Module:
+    build = _find_target(target)
+    takes = inspect.signature(build).parameters
+    offered = {"num_classes": num_classes, "in_channels": in_channels}
+    takes_all = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in takes.values())
+    given = {k: v for k, v in offered.items() if (k in takes or takes_all) and k not in options}
+    try:
+        model = build(**given, **options)
+    except TypeError as error:
+        raise ValueError(f"experiment.model: {target} cannot be called: {error}") from error
+    if not isinstance(model, nn.Module):
+        raise ValueError(
+            f"experiment.model.target: {target} must return an nn.Module, "
+            f"got {type(model).__name__}"
+        )
+    return model
+
+
+def _find_target(target: str) -> Build:
+    module_name, colon, function = target.partition(":")
+    if not colon or not function:
+        raise ValueError(f"experiment.model.target must be package.module:function, got {target!r}")
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())
+    try:
+        return getattr(importlib.import_module(module_name), function)
+    except (ImportError, AttributeError) as error:
+        raise ValueError(
+            f"experiment.model.target: cannot import {target}: {error}. It must lie in the current "
+            f"folder or on PYTHONPATH"
+        ) from error
+
+
+def _torchvision_names() -> list[str]:
+    import torchvision  # seconds: only for names that are not ours
+
+    return torchvision.models.list_models(module=torchvision.models)
+
+
+def _is_torchvision_entry(name: str | None, weights: str) -> bool:
+    if name is None or name in OURS or name.startswith(TIMM) or name not in _torchvision_names():
+        return False
+    import torchvision
+
+    return weights in ["DEFAULT", *torchvision.models.get_model_weights(name).__members__]
+
+
+def _from_torchvision(
+    name: str, options: dict[str, Any], weights: str | None, num_classes: int, in_channels: int
+) -> nn.Module:
+    import torchvision
+
+    if in_channels != 3:
+        raise ValueError(
+            f"experiment.model.name: torchvision's {name} takes images of 3 channels, these have "
+            f"{in_channels}. Take one of {', '.join(OURS)}, or timm/{name}"
+        )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # googlenet and inception on their init
+        if weights is None or not _is_torchvision_entry(name, weights):
+            return torchvision.models.get_model(
+                name, weights=None, num_classes=num_classes, **options
+            )
+        entry = torchvision.models.get_model_weights(name)[weights]
+        if num_classes == len(entry.meta["categories"]):
+            return torchvision.models.get_model(name, weights=entry, **options)
+        model = torchvision.models.get_model(name, weights=None, num_classes=num_classes, **options)
+        _take_fitting_(model, entry.get_state_dict(check_hash=True), f"{name} {weights}")
+        return model
+
+
+def _timm(name: str) -> Any:
+    if importlib.util.find_spec("timm") is None:
+        raise ValueError(
+            f"experiment.model.name: {name} needs the package timm. "
+            f"Run: pip install 'rayprune[timm]'"
+        )
+    import timm
+
+    plain = name.removeprefix(TIMM)
+    if not timm.is_model(plain.split(".")[0]):
+        near = difflib.get_close_matches(plain, timm.list_models(), 1)
+        hint = f" Did you mean {TIMM}{near[0]}?" if near else ""
+        raise ValueError(f"experiment.model.name: timm has no model {plain!r}.{hint}")
+    return timm
+
+
+def _load_weights_(model: nn.Module, file: str) -> None:
+    try:
+        if file.endswith(".safetensors"):
+            tensors: dict[str, Tensor] = load_file(file)
+        else:
+            tensors = torch.load(file, map_location="cpu", weights_only=True)
+    except (SafetensorError, RuntimeError, OSError, ValueError, EOFError) as error:
+        raise ValueError(f"experiment.model.weights: cannot read {file}: {error}") from error
+    if not isinstance(tensors, Mapping) or not all(isinstance(v, Tensor) for v in tensors.values()):
+        raise ValueError(
+            f"experiment.model.weights: {file} must hold a state_dict, names to tensors"
+        )
+    _take_fitting_(model, tensors, file)
+
+
+def _take_fitting_(model: nn.Module, tensors: Mapping[str, Tensor], source: str) -> None:
+    """Load all; only the last linear layer may have another number of classes, and stays fresh."""
+    own = model.state_dict()
+    missing, unknown = sorted(own.keys() - tensors.keys()), sorted(tensors.keys() - own.keys())
+    if missing or unknown:
+        raise ValueError(
+            f"experiment.model.weights: {source} is of another network: "
+            f"missing {missing[:3] or 'nothing'}, unknown {unknown[:3] or 'nothing'}"
+        )
+    head = [name for name, layer in model.named_modules() if isinstance(layer, nn.Linear)][-1:]
+    other = [name for name, tensor in tensors.items() if tensor.shape != own[name].shape]
+    if any(name.rpartition(".")[0] not in head for name in other):
+        name = next(name for name in other if name.rpartition(".")[0] not in head)
+        raise ValueError(
+            f"experiment.model.weights: {source} has {name} of shape {tuple(tensors[name].shape)}, "
+            f"the network {tuple(own[name].shape)}"
+        )
+    if other:
+        warnings.warn(
+            f"{source} is for another number of classes: {', '.join(other)} start fresh",
+            stacklevel=2,
+        )
+    model.load_state_dict({**own, **{k: v for k, v in tensors.items() if k not in other}})

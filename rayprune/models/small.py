@@ -1,0 +1,50 @@
+"""Networks for 28x28 images: LeNet-300-100, LeNet-5 (LeCun et al. 1998), and a small CNN."""
+
+from torch import nn
+
+
+def lenet_300_100(num_classes: int, in_channels: int) -> nn.Module:
+    """Three linear layers on 28x28 pixels; other sizes are averaged to that."""
+    return nn.Sequential(
+        nn.AdaptiveAvgPool2d(28),
+        nn.Flatten(),
+        nn.Linear(784 * in_channels, 300),
+        nn.ReLU(),
+        nn.Linear(300, 100),
+        nn.ReLU(),
+        nn.Linear(100, num_classes),
+    )
+
+
+def lenet5(num_classes: int, in_channels: int) -> nn.Module:
+    """Two 5x5 convolutions and three linear layers, with ReLU and max-pooling as is usual today."""
+    return nn.Sequential(
+        nn.Conv2d(in_channels, 6, 5, padding=2),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Conv2d(6, 16, 5),
+        nn.ReLU(),
+        nn.AdaptiveMaxPool2d(5),  # what a pooling by 2 gives for 28x28 images
+        nn.Flatten(),
+        nn.Linear(16 * 25, 120),
+        nn.ReLU(),
+        nn.Linear(120, 84),
+        nn.ReLU(),
+        nn.Linear(84, num_classes),
+    )
+
+
+def small_cnn(num_classes: int, in_channels: int) -> nn.Module:
+    """Two 3x3 convolutions and two linear layers, without batch norm: quick on a CPU."""
+    return nn.Sequential(
+        nn.Conv2d(in_channels, 16, 3, padding=1),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Conv2d(16, 32, 3, padding=1),
+        nn.ReLU(),
+        nn.AdaptiveMaxPool2d(7),
+        nn.Flatten(),
+        nn.Linear(32 * 49, 64),
+        nn.ReLU(),
+        nn.Linear(64, num_classes),
+    )
