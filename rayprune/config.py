@@ -305,14 +305,17 @@ class Search(Frozen):
     """Draws of the random dimensions, for each point of the grid."""
     seeds: tuple[Annotated[int, Field(ge=0)], ...] = ()
     """Every point is run once with each of these experiment seeds."""
-    metric: str = "val_accuracy"
-    """What the table is sorted by."""
-    mode: Literal["max", "min"] = "max"
-    """Whether more is better."""
+    metric: Literal["val_accuracy", "val_loss", "val_mean_iou"] = "val_accuracy"
+    """What the table is sorted by; the test split chooses nothing."""
     early_stop: EarlyStop | None = None
     """Stop weak trials early."""
     max_concurrent: Annotated[int, Field(ge=1)] | None = None
     """Trials that wait for stages at the same time; as many as keep the slots busy."""
+
+    @property
+    def mode(self) -> Literal["max", "min"]:
+        """Whether more of the metric is better."""
+        return "min" if self.metric == "val_loss" else "max"
 
 
 class Scaling(Frozen):
@@ -340,6 +343,15 @@ class Study(Frozen):
     scaling: Scaling = Scaling()
     storage: str | None = None
     """Folder or URI of all results; RAYPRUNE_STORAGE, or ./rayprune_runs."""
+
+    @model_validator(mode="after")
+    def _metric_fits_task(self) -> Study:
+        if self.search.metric == "val_mean_iou" and self.experiment.task != "segmentation":
+            raise ValueError(
+                f"search.metric val_mean_iou is measured for task segmentation, got task "
+                f"{self.experiment.task}. Write search.metric: val_accuracy"
+            )
+        return self
 
     @model_validator(mode="after")
     def _batch_divides(self) -> Study:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import platform
 from collections.abc import Mapping
+from dataclasses import asdict
 from importlib.metadata import version
 from typing import Any
 
@@ -12,6 +13,7 @@ import torch
 from safetensors.torch import save
 
 from rayprune.config import Experiment
+from rayprune.pruning.allocation import layer_report
 from rayprune.pruning.masks import pack_bits
 from rayprune.pruning.snapshot import Snapshot
 from rayprune.results import record_to_json, write_bytes
@@ -33,6 +35,7 @@ def write_model(
     provenance = {
         **about,
         "experiment": experiment.model_dump(mode="json"),
+        "layers": [asdict(row) for row in layer_report(snapshot.masks)],
         "records": [record_to_json(record) for record in snapshot.records],
         "versions": {
             "python": platform.python_version(),

@@ -20,6 +20,13 @@ def finish(outcome: Outcome, console: Console) -> int:
         _write_best(outcome)
         write_report(outcome.folder)
     print_summary(console, outcome.folder)
+    for trial, records in outcome.finished.items():
+        if emptied := records[-1].emptied_layers:
+            console.print(
+                f"warning: trial {trial} removed every weight of {', '.join(emptied)}",
+                markup=False,
+                style="yellow",
+            )
     if outcome.finished:
         for what, place in (
             ("report", results.report_file(outcome.folder)),

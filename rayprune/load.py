@@ -162,14 +162,14 @@ def make_trials(study: Study) -> tuple[TrialPlan, ...]:
 
 
 def _points(study: Study) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
-    """(searched values for the table, fields to set) of every trial."""
+    """(searched values for the table, fields to set) of every trial.
+
+    Each point is repeated with every seed, so that seeds are paired, drawn values included.
+    """
     search = study.search
-    space = dict(search.space)
-    if search.seeds:
-        space["seed"] = Dimension(grid=search.seeds)
     draw = random.Random(study.experiment.seed)
-    listed = {name: _listed(d) for name, d in space.items() if d.grid or d.cases}
-    drawn = {name: d for name, d in space.items() if name not in listed}
+    listed = {name: _listed(d) for name, d in search.space.items() if d.grid or d.cases}
+    drawn = {name: d for name, d in search.space.items() if name not in listed}
     for point in itertools.product(*listed.values()):
         for _ in range(search.num_samples if drawn else 1):
             values: dict[str, Any] = {}
@@ -179,7 +179,10 @@ def _points(study: Study) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
                 fields |= {name: value} if sets is None else sets
             for name, dimension in drawn.items():
                 values[name] = fields[name] = _draw(dimension, draw)
-            yield values, fields
+            for seed in search.seeds:
+                yield values | {"seed": seed}, fields | {"seed": seed}
+            if not search.seeds:
+                yield values, fields
 
 
 def _listed(dimension: Dimension) -> list[tuple[Any, dict[str, Any] | None]]:

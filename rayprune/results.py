@@ -245,7 +245,8 @@ def read_table(folder: str) -> tuple[pa.Table, dict[str, Any]]:
     if content is None:
         raise ValueError(f"no results in {folder}: {table_file(folder)} is missing")
     try:
-        table = pq.read_table(io.BytesIO(content))
+        # Not pq.read_table: its reader threads outlive it and can abort the process at its exit.
+        table = pq.ParquetFile(io.BytesIO(content)).read(use_threads=False)
     except pa.ArrowInvalid as error:
         raise ValueError(f"{table_file(folder)} is not a Parquet table: {error}") from None
     metadata = table.schema.metadata or {}

@@ -50,7 +50,11 @@ def test_quickstart_is_what_runs_without_a_name():
 def test_a_file_takes_its_name_and_overrides_reach_every_level(study_file):
     study = load_study(
         study_file(experiment={"seed": 3}),
-        ["experiment.retrain.epochs=7", "scaling.workers=2", "search.space.optim.lr={grid: [1, 2]}"],
+        [
+            "experiment.retrain.epochs=7",
+            "scaling.workers=2",
+            "search.space.optim.lr={grid: [1, 2]}",
+        ],
     )
     assert (study.name, study.experiment.seed, study.experiment.retrain.epochs) == ("mine", 3, 7)
     assert study.scaling.workers == 2
@@ -86,9 +90,15 @@ def test_all_mistakes_are_told_at_once(study_file):
 @pytest.mark.parametrize(
     ("overrides", "said"),
     [
-        (["experiment.retrain.schedule=lrw", "experiment.retrain.epochs=13"], "dense.epochs=12, got 13"),
+        (
+            ["experiment.retrain.schedule=lrw", "experiment.retrain.epochs=13"],
+            "dense.epochs=12, got 13",
+        ),
         (["experiment.budget={epochs: 10, dense_epochs: 11}"], "dense_epochs must be <= epochs=10"),
-        (["experiment.budget={epochs: 9, dense_share: 0.5}", "experiment.retrain.epochs=1"], "both say"),
+        (
+            ["experiment.budget={epochs: 9, dense_share: 0.5}", "experiment.retrain.epochs=1"],
+            "both say",
+        ),
         (["experiment.prune.pattern=2:4"], "Write sparsity: 0.5"),
         (["experiment.prune.pattern=4:2"], "0 < n < m"),
         (["experiment.retrain.schedule=linear"], "needs an initial learning rate"),
@@ -174,10 +184,22 @@ def test_relative_paths_mean_the_users_folder(study_file, tmp_path, monkeypatch)
     (tmp_path / "start.safetensors").touch()
     data = {"parquet": {"train": "a/*.parquet", "test": "s3://bucket/b"}}
     study = load_study(
-        study_file(experiment={"data": data, "model": {"name": "m", "weights": "start.safetensors"}})
+        study_file(
+            experiment={"data": data, "model": {"name": "m", "weights": "start.safetensors"}}
+        )
     )
     parquet = study.experiment.data.parquet
     assert parquet.train == str(tmp_path / "a/*.parquet") and parquet.test == "s3://bucket/b"
     assert study.experiment.model.weights == str(tmp_path / "start.safetensors")
     named = load_study(study_file(experiment={"model": {"name": "m", "weights": "DEFAULT"}}))
     assert named.experiment.model.weights == "DEFAULT"
+
+
+def test_drawn_values_are_the_same_for_every_seed(study_file):
+    file = study_file(
+        search={"space": {"optim.lr": {"uniform": [0.01, 1]}}, "num_samples": 3, "seeds": [0, 1]}
+    )
+    rates = {}
+    for trial in make_trials(load_study(file)):
+        rates.setdefault(trial.experiment.seed, []).append(trial.experiment.optim.lr)
+    assert rates[0] == rates[1] and len(set(rates[0])) == 3

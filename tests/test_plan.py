@@ -27,7 +27,9 @@ def test_a_fixed_fraction_a_cycle_shares_its_first_cycles():
     assert short[1].sparsity == pytest.approx(0.2) and short[2].sparsity == pytest.approx(0.36)
     assert short[-1].sparsity == 0.9
     assert [s.key for s in short[:-1]] == [s.key for s in long[: len(short) - 1]]
-    assert count_epochs([short, long])["unique_epochs"] < count_epochs([short, long])["naive_epochs"]
+    assert (
+        count_epochs([short, long])["unique_epochs"] < count_epochs([short, long])["naive_epochs"]
+    )
 
 
 def test_a_goal_of_whole_cycles_takes_no_cycle_more():
@@ -107,9 +109,7 @@ def test_lrw_longer_than_the_dense_run_is_an_error():
     with pytest.raises(ValueError, match=r"dense\.epochs=12, got 13"):
         make_plan(experiment(retrain={"schedule": "lrw", "epochs": 13}))
     with pytest.raises(ValueError, match="lrw"):
-        make_plan(
-            experiment(budget={"epochs": 10, "dense_epochs": 3}, retrain={"schedule": "lrw"})
-        )
+        make_plan(experiment(budget={"epochs": 10, "dense_epochs": 3}, retrain={"schedule": "lrw"}))
 
 
 def test_ft_after_a_run_that_decays_to_zero_is_an_error():

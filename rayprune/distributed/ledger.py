@@ -16,7 +16,7 @@ from rayprune.config import Experiment
 from rayprune.plan import Stage
 
 Status = Literal["wanted", "running", "done", "failed"]
-MAX_ATTEMPTS = 4  # of one stage, when its slots keep dying: then the stage is what kills them
+MAX_ATTEMPTS = 4  # of one epoch, when its slots keep dying: then the stage is what kills them
 
 
 @dataclass(frozen=True)
@@ -138,6 +138,7 @@ class Ledger:
         if entry.slot != slot:
             return False
         self.executed_epochs += 1
+        entry.attempts = 1  # spot nodes may take a long stage's slots as often as they like
         entry.state = StageState("running", epochs_done, metrics, speed)
         if entry.wanted_by:
             return True
@@ -168,7 +169,7 @@ class Ledger:
             if entry.slot == slot:
                 self._release(entry)
                 if entry.attempts >= MAX_ATTEMPTS:
-                    self._fail(entry, f"its workers died {entry.attempts} times while it ran")
+                    self._fail(entry, f"its workers died {entry.attempts} times in the same epoch")
         self._last.pop(slot, None)
 
     def abandon(self, error: str) -> None:

@@ -82,12 +82,14 @@ def _run_trials(
     """Tune schedules trials that take no CPU: they only wait for stages."""
     plans = {trial.name: trial for trial in trials}
     early = study.search.early_stop
-    scheduler = early and ASHAScheduler(
-        time_attr="retrain_epochs",
-        max_t=max(1, max(sum(s.epochs for s in t.plan[1:]) for t in trials)),
-        grace_period=early.grace_epochs,
-        reduction_factor=early.reduction,
-    )
+    scheduler = None
+    if early is not None:
+        scheduler = ASHAScheduler(
+            time_attr="retrain_epochs",
+            max_t=max(1, *(sum(stage.epochs for stage in trial.plan[1:]) for trial in trials)),
+            grace_period=early.grace_epochs,
+            reduction_factor=early.reduction,
+        )
     trainable = tune.with_parameters(
         run_trial, plans=plans, ledger=ledger, metric=study.search.metric
     )

@@ -30,8 +30,8 @@ def print_summary(console: Console, folder: str | Path) -> None:
         console.print(f"… and {len(rows) - MOST_LINES} more in the report")
     for trial, message in results.errors.items():
         console.print(f"trial {trial} failed: {message}", markup=False, style="red")
-    console.print(answer_of(results), markup=False, style="bold")
-    console.print(epochs_of(results))
+    console.print(answer_of(results), markup=False, style="bold", soft_wrap=True)
+    console.print(epochs_of(results), soft_wrap=True)
 
 
 def _terminal_table(rows: Sequence[Mapping[str, str]], width: int) -> Table:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import torch
@@ -18,6 +19,7 @@ from rayprune.plan import Stage, sparsify_goal
 from rayprune.pruning.allocation import emptied_layers
 from rayprune.pruning.masks import Masks, apply_, digest, not_ignored, sparsity
 from rayprune.pruning.snapshot import Snapshot
+from rayprune.pruning.structured import channel_masks
 from rayprune.results import StageRecord
 from rayprune.sparsification import Options
 from rayprune.sparsifiers import Sparsifier, make_sparsifier
@@ -146,7 +148,8 @@ def _prepare(
 ) -> _Training:
     """Sparsifier, then DDP, then optimiser: each sees the parameters that the one before made."""
     steps_per_epoch = len(dataset.train) // experiment.batch_size
-    sparsifier = _make_sparsifier(experiment, stage, model, masks, steps_per_epoch)
+    example = torch.zeros(1, *dataset.image_shape, device=worker.device)
+    sparsifier = _make_sparsifier(experiment, stage, model, masks, example, steps_per_epoch)
     parallel: nn.Module = model
     if worker.world_size > 1:
         parallel = DistributedDataParallel(
@@ -179,13 +182,19 @@ def _prepare(
 
 
 class _FixedMasks(Sparsifier):
-    """Retraining, and a plain dense run: the masks that the prune step made, unchanged."""
+    """Retraining, and a plain dense run: the masks that the prune step made, unchanged.
 
-    def __init__(self, model: nn.Module, masks: Masks, weight_decay: float) -> None:
+    `silenced` are masks of what else belongs to a removed filter: its bias, its batch norm.
+    """
+
+    def __init__(
+        self, model: nn.Module, masks: Masks, silenced: Masks, weight_decay: float
+    ) -> None:
+        fixed = {**masks, **silenced}
         super().__init__(
             Options(),
             model,
-            masks,
+            fixed,
             sparsity=0.0,
             num_steps=0,
             steps_per_epoch=1,
@@ -194,26 +203,40 @@ class _FixedMasks(Sparsifier):
         )
         # Laid out as their weights, or the fused multiply would have to reorder channels_last.
         self.fixed = {
-            name: torch.empty_like(weight, dtype=torch.bool).copy_(masks[name])
+            name: torch.empty_like(weight, dtype=torch.bool).copy_(fixed[name])
             for name, weight in self.weights.items()
         }
         self.pruned = {name: mask for name, mask in self.fixed.items() if not mask.all()}
+        self.result = masks
         zero_(self.weights, self.fixed)
 
     @property
     def masks(self) -> Masks:
         return self.pruned
 
-    def final_masks(self) -> Masks:
-        return self.fixed
+    @contextmanager
+    def shipped(self) -> Iterator[Masks]:
+        yield self.result  # the weights are masked at every step
+
+    def finish(self) -> Masks:
+        zero_(self.weights, self.fixed)
+        return self.result
 
 
 def _make_sparsifier(
-    experiment: Experiment, stage: Stage, model: nn.Module, masks: Masks, steps_per_epoch: int
+    experiment: Experiment,
+    stage: Stage,
+    model: nn.Module,
+    masks: Masks,
+    example: Tensor,
+    steps_per_epoch: int,
 ) -> Sparsifier:
     options, weight_decay = experiment.dense.sparsify, experiment.optim.weight_decay
     if options is None or not stage.is_dense:
-        return _FixedMasks(model, masks, weight_decay)
+        silenced: Masks = {}
+        if experiment.prune.pattern == "filter" and not stage.is_dense:
+            silenced = channel_masks(model, masks, example)
+        return _FixedMasks(model, masks, silenced, weight_decay)
     return make_sparsifier(
         options,
         model,
@@ -293,7 +316,7 @@ def _shipped_weights(model: nn.Module, masks: Masks) -> dict[str, Tensor]:
         for name, tensor in model.state_dict().items()
     }
     for name, mask in masks.items():
-        weights[name].masked_fill_(~mask, 0.0)
+        weights[name].masked_fill_(~mask.cpu(), 0.0)
     return weights
 
 

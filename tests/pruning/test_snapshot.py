@@ -66,7 +66,9 @@ def test_a_sparse_snapshot_is_small():
 
 
 def test_a_kept_weight_that_is_zero_stays_kept():
-    snapshot = Snapshot({"w": torch.zeros(2, 2)}, {"w": torch.tensor([[True, False], [False, True]])})
+    snapshot = Snapshot(
+        {"w": torch.zeros(2, 2)}, {"w": torch.tensor([[True, False], [False, True]])}
+    )
     assert torch.equal(decode(encode(snapshot)).masks["w"], snapshot.masks["w"])
 
 
@@ -109,7 +111,8 @@ def test_norm_drop_on_a_case_done_by_hand():
 
 
 @pytest.mark.parametrize(
-    ("q", "d1"), [(0.2, 0.146), (0.5, 0.378), (0.8, 0.662), (0.9, 0.789), (0.95, 0.871), (0.99, 0.962)]
+    ("q", "d1"),
+    [(0.2, 0.146), (0.5, 0.378), (0.8, 0.662), (0.9, 0.789), (0.95, 0.871), (0.99, 0.962)],
 )
 def test_norm_drop_of_gaussian_weights_has_the_check_values(q, d1):
     weights = {"w": torch.randn(400_000, generator=torch.Generator().manual_seed(0))}

@@ -1,0 +1,37 @@
+"""Filter pruning from the prune step to a smaller network with the same outputs."""
+
+import pytest
+import torch
+
+from rayprune.config import Experiment
+from rayprune.models import build_model
+from rayprune.pruning.masks import num_weights
+from rayprune.pruning.structured import remove_filters
+from rayprune.training.run import run_plan
+from rayprune.training.worker import Worker
+
+
+@pytest.mark.parametrize(("name", "linear"), [("small_cnn", ["7", "9"]), ("resnet20", ["fc"])])
+def test_trained_filters_are_removed_for_real_with_equal_outputs(
+    name, linear, few_images, tmp_path
+):
+    pytest.importorskip("torch_pruning")
+    experiment = Experiment.model_validate(
+        {
+            "model": {"name": name},
+            "data": {"parquet": few_images},
+            "batch_size": 180,
+            "dense": {"epochs": 1},
+            "prune": {"sparsity": 0.5, "pattern": "filter", "ignore": linear},
+            "retrain": {"epochs": 1, "schedule": "llr"},
+        }
+    )
+    snapshot = run_plan(experiment, Worker(), str(tmp_path))
+    model = build_model(name, num_classes=10, in_channels=1)
+    model.load_state_dict(dict(snapshot.weights))
+    images = torch.rand(4, 1, 28, 28)
+    smaller = remove_filters(model.eval(), snapshot.masks, images[:1])
+    with torch.inference_mode():
+        torch.testing.assert_close(smaller.eval()(images), model(images), rtol=1e-4, atol=1e-5)
+    sizes = [sum(p.numel() for p in m.parameters()) for m in (smaller, model)]
+    assert sizes[0] < sizes[1] - 0.2 * num_weights(snapshot.masks) * 0.5
