@@ -79,7 +79,7 @@ def test_dense_schedules():
 def test_warm_up_rises_from_zero_to_the_initial_rate(name):
     lrs = values(dense_lrs(name, lr=0.2, num_steps=100, warmup=0.25).schedule, 100)
     assert lrs[0] == 0 and lrs[25] == pytest.approx(0.2)
-    assert all(a < b for a, b in itertools.pairwise(lrs))
+    assert all(a < b for a, b in itertools.pairwise(lrs[:26]))
 
 
 @pytest.mark.parametrize(("d1", "d2", "d"), [(0.3, 0.1, 0.3), (0.1, 0.4, 0.4), (1.7, 0.2, 1.0)])
