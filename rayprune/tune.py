@@ -57,7 +57,7 @@ def run_study(study: Study, trials: Sequence[TrialPlan], console: Console) -> in
 def check(study: Study, trials: Sequence[TrialPlan]) -> None:
     """What can be known before any GPU is taken. Raises ``ValueError``."""
     from rayprune.data import check_data
-    from rayprune.distributed.cluster import check_scaling
+    from rayprune.distributed.scaling import check_scaling
     from rayprune.models import check_model
 
     check_scaling(study.scaling)

@@ -13,7 +13,6 @@ from typing import Literal
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torchvision.transforms.v2 import functional as tv
 
 Augmentation = Literal["none", "crop", "crop_flip", "imagenet"]
 
@@ -79,12 +78,16 @@ def crop_box(height: int, width: int, numbers: Sequence[float]) -> tuple[int, in
 
 def random_resized_crop(image: Tensor, numbers: Sequence[float], side: int) -> Tensor:
     """The box that `numbers` say of one image (C, H, W), resized to (C, side, side)."""
+    from torchvision.transforms.v2 import functional as tv  # seconds: only where images are resized
+
     top, left, height, width = crop_box(image.shape[-2], image.shape[-1], numbers)
     return tv.resize(image[:, top : top + height, left : left + width], [side, side])
 
 
 def center_crop(image: Tensor, side: int, *, zoom: float = 1.0) -> Tensor:
     """The centre (C, side, side) of one image whose shorter side was resized to side * zoom."""
+    from torchvision.transforms.v2 import functional as tv
+
     height, width = image.shape[-2:]
     scale = round(side * zoom) / min(height, width)
     size = [max(side, round(height * scale)), max(side, round(width * scale))]

@@ -9,7 +9,6 @@ from pathlib import Path
 import pyarrow as pa
 import torch
 from torch import Tensor
-from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from rayprune.data.decode import Mode, common_mode, decode
 from rayprune.data.sources import BadSampleError, Sources
@@ -58,6 +57,8 @@ def _subfolders(folder: Path) -> tuple[str, ...]:
 
 
 def _list_images(folder: Path, classes: tuple[str, ...]) -> FolderRows:
+    from torchvision.datasets.folder import IMG_EXTENSIONS  # seconds: not for other sources
+
     unknown = set(_subfolders(folder)) - set(classes)
     if unknown:
         raise ValueError(

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torchvision import datasets
 
 from rayprune import config
 from rayprune.data.folders import check_folders, open_folders
@@ -15,10 +14,10 @@ from rayprune.data.parquet import open_parquet
 from rayprune.data.sources import Sources, TensorRows
 
 TORCHVISION = {
-    "mnist": datasets.MNIST,
-    "fashion_mnist": datasets.FashionMNIST,
-    "cifar10": datasets.CIFAR10,
-    "cifar100": datasets.CIFAR100,
+    "mnist": "MNIST",
+    "fashion_mnist": "FashionMNIST",
+    "cifar10": "CIFAR10",
+    "cifar100": "CIFAR100",
 }
 NAMES_WITH_ROOT = (*TORCHVISION, "image_folder")
 NAMES = ("fashion_mini", *NAMES_WITH_ROOT)
@@ -50,11 +49,18 @@ def open_named(name: str, root: str | None, *, on_bad: str) -> Sources:
     if name == "fashion_mini":
         return open_parquet(FASHION_MINI, on_bad=on_bad)
     try:
-        parts = [TORCHVISION[name](root, train=train, download=False) for train in (True, False)]
+        parts = [_kind(name)(root, train=train, download=False) for train in (True, False)]
     except RuntimeError as error:  # the files are there, so their checksums are wrong
         raise ValueError(f"experiment.data.root: {root}: {error}. {_remedy(name)}") from error
     train, test = (_rows(name, part) for part in parts)
     return Sources(train, test, classes=tuple(parts[0].classes))
+
+
+def _kind(name: str) -> Any:
+    """torchvision's class; the package takes seconds to import, so only where it is asked for."""
+    from torchvision import datasets
+
+    return getattr(datasets, TORCHVISION[name])
 
 
 def _rows(name: str, part: Any) -> TensorRows:
@@ -69,8 +75,8 @@ def _check_files(name: str, root: str | None) -> None:
         raise ValueError(
             f"experiment.data.root must be the folder of {name}'s files. {_remedy(name)}"
         )
-    kind = TORCHVISION[name]
-    if issubclass(kind, datasets.MNIST):
+    kind = _kind(name)
+    if hasattr(kind, "resources"):  # the MNIST family
         folder = Path(root).expanduser() / kind.__name__ / "raw"
         files = [Path(archive).stem for archive, _ in kind.resources]
     else:
@@ -86,6 +92,6 @@ def _check_files(name: str, root: str | None) -> None:
 def _remedy(name: str) -> str:
     return (
         "Nothing is downloaded here. Where there is a connection, run "
-        f'python -c "from torchvision.datasets import {TORCHVISION[name].__name__} as D; '
+        f'python -c "from torchvision.datasets import {TORCHVISION[name]} as D; '
         "D('FOLDER', download=True)\" and write experiment.data.root: FOLDER"
     )

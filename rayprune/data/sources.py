@@ -9,7 +9,6 @@ from typing import Any, Protocol
 import torch
 from PIL import Image
 from torch import Tensor
-from torchvision.transforms.v2 import functional as tv
 
 IGNORED_PIXEL = 255
 """Value of target pixels that count for nothing: void, or outside of the image after a crop."""
@@ -146,7 +145,10 @@ def check_classes(targets: Tensor, num_classes: int | None, place: Callable[[int
 
 def _image(image: Any, place: str) -> Tensor:
     if isinstance(image, Image.Image):
-        image = tv.pil_to_tensor(image if image.mode == "L" else image.convert("RGB"))
+        # Not imported above: torchvision takes seconds, and the embedded set does without it.
+        from torchvision.transforms.v2.functional import pil_to_tensor
+
+        image = pil_to_tensor(image if image.mode == "L" else image.convert("RGB"))
     if not isinstance(image, Tensor) or image.ndim != 3:
         got = (
             f"a tensor of shape {tuple(image.shape)}" if isinstance(image, Tensor) else type(image)

@@ -13,36 +13,12 @@ import ray
 
 from rayprune.config import Experiment, Scaling
 from rayprune.distributed.ledger import Answer, Ledger, StageState, Wait
-from rayprune.load import ConfigError
 from rayprune.plan import Stage
 from rayprune.results import finished_records, load_snapshot
 
 POLL_S = 5.0  # how long a question to the ledger is held open before it is asked again
 # Ray would put what takes no CPU on workers, but those come and go: ledger and trials stay here.
 ON_HEAD = {"node:__internal_head__": 0.001}
-
-
-def check_scaling(scaling: Scaling) -> None:
-    """Before Ray starts on this machine: it must hold one slot. Raises ``ConfigError``."""
-    if os.environ.get("RAY_ADDRESS"):
-        return  # a cluster may grow, and its size is known only when it answers
-    import torch
-
-    gpus, cpus = torch.cuda.device_count(), os.cpu_count() or 1
-    wanted_gpus = scaling.gpus_per_worker * scaling.workers
-    wanted_cpus = scaling.cpus_per_worker * scaling.workers
-    if wanted_gpus > gpus:
-        raise ConfigError(
-            f"scaling: {scaling.workers} workers of {scaling.gpus_per_worker:g} GPUs need "
-            f"{wanted_gpus:g} GPUs, this machine has {gpus}. Write scaling.gpus_per_worker=0, or "
-            f"set RAY_ADDRESS to a cluster that has them"
-        )
-    if wanted_cpus > cpus:
-        raise ConfigError(
-            f"scaling: {scaling.workers} workers of {scaling.cpus_per_worker} CPUs need "
-            f"{wanted_cpus} CPUs, this machine has {cpus}. Write scaling.workers={cpus}, or set "
-            f"RAY_ADDRESS to a cluster that has them"
-        )
 
 
 def connect() -> bool:

@@ -22,7 +22,7 @@ from rayprune.outcome import Outcome, write_outcome, write_study
 from rayprune.results import StageRecord
 
 VIEW_EVERY_S = 0.5
-SLOT_START_S = 20.0  # how long the other slots let the first one start alone
+SLOT_START_S = 30.0  # how long all else lets the first slot start alone
 SLOT_END_S = 30.0  # how long slots may take to end before Ray is shut down around them
 
 
@@ -45,11 +45,16 @@ def search(
     try:
         ledger = LedgerActor.options(max_concurrency=10_000).remote(storage)  # type: ignore[attr-defined]
         count = num_slots(study.scaling, len(trials))
+        # Enough trials that no slot waits for Tune, few enough that their processes stay cheap.
+        concurrent = study.search.max_concurrent or count + 2
+        for trial in trials[:concurrent]:  # what Tune will start with: the first slot has work
+            ledger.submit.remote(trial.name, trial.experiment, trial.plan)
         slots = _Slots(ledger, count, study.scaling, storage, f"{folder}/.ray")
         book = _Book(study, trials, ledger, storage)
         stop_watching = _every(VIEW_EVERY_S, lambda: show(book.update()))
         try:
-            _run_trials(study, trials, ledger, count, f"{folder}/.ray")
+            slots.wait_for_first()
+            _run_trials(study, trials, ledger, concurrent, f"{folder}/.ray")
         finally:
             ray.get(ledger.close.remote())
             stop_watching()
@@ -77,7 +82,7 @@ def _all_finished(study: Study, trials: Sequence[TrialPlan], storage: str) -> Ou
 
 
 def _run_trials(
-    study: Study, trials: Sequence[TrialPlan], ledger: Any, slots: int, ray_folder: str
+    study: Study, trials: Sequence[TrialPlan], ledger: Any, concurrent: int, ray_folder: str
 ) -> None:
     """Tune schedules trials that take no CPU: they only wait for stages."""
     plans = {trial.name: trial for trial in trials}
@@ -100,8 +105,7 @@ def _run_trials(
             metric=study.search.metric,
             mode=study.search.mode,
             scheduler=scheduler,
-            # Enough that no slot waits for Tune, few enough that their processes stay cheap.
-            max_concurrent_trials=study.search.max_concurrent or slots + 2,
+            max_concurrent_trials=concurrent,
             reuse_actors=True,
         ),
         run_config=tune.RunConfig(
@@ -130,6 +134,10 @@ class _Slots:
         for thread in self._threads:
             thread.start()
 
+    def wait_for_first(self) -> None:
+        """Let the first slot start alone: processes that start at once slow each other down."""
+        ray.wait([self._ledger.first_slot_joined.remote()], timeout=SLOT_START_S)
+
     def join(self) -> None:
         """Wait for the slots to end; Ray's shutdown ends those that hang."""
         deadline = time.monotonic() + SLOT_END_S
@@ -138,8 +146,8 @@ class _Slots:
 
     def _run(self, slot: int) -> None:
         error = None
-        if slot > 0:  # worker groups that start at once slow each other down: first things first
-            ray.wait([self._ledger.first_slot_joined.remote()], timeout=SLOT_START_S)
+        if slot > 0:
+            self.wait_for_first()
         try:
             self._serve(slot)
         except Exception as failure:  # whatever ended it, the trials must hear of it

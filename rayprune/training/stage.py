@@ -324,7 +324,9 @@ def _record(
     training: _Training, masks: Masks, metrics: Mapping[str, float], done: Progress
 ) -> StageRecord:
     experiment, stage, rates = training.experiment, training.stage, training.rates
-    finds_its_own = stage.is_dense and experiment.dense.sparsify and not sparsify_goal(experiment)
+    finds_its_own = (
+        stage.is_dense and experiment.dense.sparsify and sparsify_goal(experiment) is None
+    )
     counted = {name: masks[name] for name in not_ignored(masks, experiment.prune.ignore)}
     num_images = training.images_per_epoch * stage.epochs
     # Sparsity counts what may be pruned; the other numbers are of the whole network.
