@@ -10,7 +10,15 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    field_validator,
+    model_validator,
+)
 
 from rayprune.sparsification import Sparsify
 
@@ -296,11 +304,19 @@ class Dimension(Frozen):
         return self
 
 
+Space = dict[str, Dimension]
+ONE_SPACE, SEVERAL_SPACES = "one space", "several spaces"  # tags that errors would otherwise show
+Spaces = Annotated[
+    Annotated[Space, Tag(ONE_SPACE)] | Annotated[tuple[Space, ...], Tag(SEVERAL_SPACES)],
+    Discriminator(lambda v: SEVERAL_SPACES if isinstance(v, list | tuple) else ONE_SPACE),
+]
+
+
 class Search(Frozen):
     """What is tried, and what counts as best."""
 
-    space: dict[str, Dimension] = {}
-    """Field paths inside the experiment and the values to try."""
+    space: Spaces = {}
+    """Field paths inside the experiment and the values to try; a list of spaces is their union."""
     num_samples: Annotated[int, Field(ge=1)] = 1
     """Draws of the random dimensions, for each point of the grid."""
     seeds: tuple[Annotated[int, Field(ge=0)], ...] = ()
@@ -311,6 +327,11 @@ class Search(Frozen):
     """Stop weak trials early."""
     max_concurrent: Annotated[int, Field(ge=1)] | None = None
     """Trials that wait for stages at the same time; as many as keep the slots busy."""
+
+    @property
+    def spaces(self) -> tuple[Space, ...]:
+        """The spaces whose points are tried, one after the other."""
+        return (self.space,) if isinstance(self.space, dict) else self.space
 
     @property
     def mode(self) -> Literal["max", "min"]:

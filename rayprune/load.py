@@ -15,7 +15,14 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from rayprune.config import Dimension, Experiment, Study
+from rayprune.config import (
+    ONE_SPACE,
+    SEVERAL_SPACES,
+    Dimension,
+    Experiment,
+    Space,
+    Study,
+)
 from rayprune.plan import Stage, make_plan
 
 ROOT_FIELDS = tuple(Study.model_fields)
@@ -168,10 +175,23 @@ def _points(study: Study) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
     """
     search = study.search
     draw = random.Random(study.experiment.seed)
-    listed = {name: _listed(d) for name, d in search.space.items() if d.grid or d.cases}
-    drawn = {name: d for name, d in search.space.items() if name not in listed}
+    names = dict.fromkeys(name for space in search.spaces for name in space)
+    for space in search.spaces:
+        for values, fields in _points_of(space, search.num_samples, draw):
+            values = {name: values.get(name) for name in names}
+            for seed in search.seeds:
+                yield values | {"seed": seed}, fields | {"seed": seed}
+            if not search.seeds:
+                yield values, fields
+
+
+def _points_of(
+    space: Space, num_samples: int, draw: random.Random
+) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
+    listed = {name: _listed(d) for name, d in space.items() if d.grid or d.cases}
+    drawn = {name: d for name, d in space.items() if name not in listed}
     for point in itertools.product(*listed.values()):
-        for _ in range(search.num_samples if drawn else 1):
+        for _ in range(num_samples if drawn else 1):
             values: dict[str, Any] = {}
             fields: dict[str, Any] = {}
             for name, (value, sets) in zip(listed, point, strict=True):
@@ -179,10 +199,7 @@ def _points(study: Study) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
                 fields |= {name: value} if sets is None else sets
             for name, dimension in drawn.items():
                 values[name] = fields[name] = _draw(dimension, draw)
-            for seed in search.seeds:
-                yield values | {"seed": seed}, fields | {"seed": seed}
-            if not search.seeds:
-                yield values, fields
+            yield values, fields
 
 
 def _listed(dimension: Dimension) -> list[tuple[Any, dict[str, Any] | None]]:
@@ -286,7 +303,7 @@ def _validated(kind: type[Value], raw: dict[str, Any], *, at: str = "") -> Value
 def _explain(kind: type[BaseModel], error: Any, at: str) -> str:
     """One mistake as: dotted field, rule, value given, what to write instead."""
     # Locations of a union carry the tag of the member that was tried; users never wrote it.
-    keys = [str(k) for k in error["loc"]]
+    keys = [str(k) for k in error["loc"] if k not in (ONE_SPACE, SEVERAL_SPACES)]
     where = ".".join([at, *keys] if at else keys) or "study"
     given = error["input"]
     if error["type"] == "extra_forbidden":

@@ -203,3 +203,17 @@ def test_drawn_values_are_the_same_for_every_seed(study_file):
     for trial in make_trials(load_study(file)):
         rates.setdefault(trial.experiment.seed, []).append(trial.experiment.optim.lr)
     assert rates[0] == rates[1] and len(set(rates[0])) == 3
+
+
+def test_several_spaces_are_their_union(study_file):
+    spaces = [
+        {"way": {"cases": {"imp": {"prune.cycles": 1}}}, "prune.sparsity": {"grid": [0.8, 0.9]}},
+        {"way": {"cases": {"long": {"prune.cycles": 1, "dense.epochs": 20}}}},
+    ]
+    trials = make_trials(load_study(study_file(search={"space": spaces, "seeds": [0, 1]})))
+    assert len(trials) == 6
+    assert [t.values["way"] for t in trials] == ["imp"] * 4 + ["long"] * 2
+    assert trials[-1].values["prune.sparsity"] is None
+    spaces[1]["prune.sparsity"] = {"gridd": [1]}
+    (line,) = mistakes(study_file(search={"space": spaces}))
+    assert line.startswith("search.space.1.prune.sparsity.gridd: no such field.")

@@ -97,10 +97,10 @@ class LedgerActor:
         await self._tell()
         return incarnation
 
-    async def first_slot_joined(self) -> None:
-        """Comes back when a slot is there."""
+    async def first_epoch_done(self) -> None:
+        """Comes back when a slot is at work."""
         async with self._changed:
-            await self._changed.wait_for(self._ledger.has_slots)
+            await self._changed.wait_for(lambda: self._ledger.executed_epochs > 0)
 
     async def next_stage(self, slot: int, incarnation: int, number: int) -> Answer:
         await self._until(

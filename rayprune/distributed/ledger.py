@@ -114,10 +114,6 @@ class Ledger:
         self._incarnations[slot] = self._incarnations.get(slot, -1) + 1
         return self._incarnations[slot]
 
-    def has_slots(self) -> bool:
-        """Whether a slot has ever joined."""
-        return bool(self._incarnations)
-
     def next_stage(self, slot: int, incarnation: int, number: int) -> Answer:
         """The slot's `number`-th answer; every rank that asks for it hears the same."""
         if incarnation != self._incarnations.get(slot):

@@ -136,7 +136,7 @@ class _Slots:
 
     def wait_for_first(self) -> None:
         """Let the first slot start alone: processes that start at once slow each other down."""
-        ray.wait([self._ledger.first_slot_joined.remote()], timeout=SLOT_START_S)
+        ray.wait([self._ledger.first_epoch_done.remote()], timeout=SLOT_START_S)
 
     def join(self) -> None:
         """Wait for the slots to end; Ray's shutdown ends those that hang."""

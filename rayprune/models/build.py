@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -19,8 +20,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from rayprune.models.lenet import lenet5, lenet_300_100
 from rayprune.models.resnet import cifar_resnet, resnet18_cifar
-from rayprune.models.small import lenet5, lenet_300_100, small_cnn
+from rayprune.models.small_cnn import small_cnn
 from rayprune.models.vgg import vgg16_bn_cifar
 from rayprune.models.wide_resnet import wrn_28_10
 
@@ -38,6 +40,7 @@ OURS: dict[str, Build] = {
     "wrn_28_10": wrn_28_10,
 }
 TIMM = "timm/"
+WITH_AUXILIARY = ("googlenet", "inception_v3")
 
 
 def model_names() -> tuple[str, ...]:
@@ -62,7 +65,10 @@ def check_model(
             f"others are torchvision's classification models, and timm/<name>"
         )
     if weights and not Path(weights).is_file() and not _is_torchvision_entry(name, weights):
-        raise ValueError(f"experiment.model.weights: there is no file {weights}")
+        raise ValueError(
+            f"experiment.model.weights: {weights} is neither a file that is here nor a torchvision "
+            f"entry of {name or target}, such as DEFAULT"
+        )
 
 
 def build_model(
@@ -84,7 +90,8 @@ def build_model(
     if target is not None:
         model = _from_target(target, options, num_classes, in_channels)
     elif name in OURS:
-        model = OURS[name](num_classes=num_classes, in_channels=in_channels, **options)
+        given = {"num_classes": num_classes, "in_channels": in_channels, **options}
+        model = _call(OURS[name], name, given)
     elif name is not None and name.startswith(TIMM):
         create = _timm(name).create_model
         plain = name.removeprefix(TIMM)
@@ -103,18 +110,23 @@ def _from_target(
     build = _find_target(target)
     takes = inspect.signature(build).parameters
     offered = {"num_classes": num_classes, "in_channels": in_channels}
-    takes_all = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in takes.values())
-    given = {k: v for k, v in offered.items() if (k in takes or takes_all) and k not in options}
-    try:
-        model = build(**given, **options)
-    except TypeError as error:
-        raise ValueError(f"experiment.model: {target} cannot be called: {error}") from error
+    # Only what it names: a builder that hands **kwargs on may reach one that takes neither.
+    given = {k: v for k, v in offered.items() if k in takes and k not in options}
+    model = _call(build, target, {**given, **options})
     if not isinstance(model, nn.Module):
         raise ValueError(
             f"experiment.model.target: {target} must return an nn.Module, "
             f"got {type(model).__name__}"
         )
     return model
+
+
+def _call(build: Build, what: str, arguments: dict[str, Any]) -> nn.Module:
+    try:
+        inspect.signature(build).bind(**arguments)
+    except TypeError as error:
+        raise ValueError(f"experiment.model.kwargs do not fit {what}: {error}") from error
+    return build(**arguments)
 
 
 def _find_target(target: str) -> Build:
@@ -124,7 +136,10 @@ def _find_target(target: str) -> Build:
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())
     try:
-        return getattr(importlib.import_module(module_name), function)
+        build = getattr(importlib.import_module(module_name), function)
+        if not callable(build):
+            raise AttributeError(f"{function} is not a function")
+        return build
     except (ImportError, AttributeError) as error:
         raise ValueError(
             f"experiment.model.target: cannot import {target}: {error}. It must lie in the current "
@@ -156,8 +171,10 @@ def _from_torchvision(
             f"experiment.model.name: torchvision's {name} takes images of 3 channels, these have "
             f"{in_channels}. Take one of {', '.join(OURS)}, or timm/{name}"
         )
+    if name in WITH_AUXILIARY:
+        options = {"aux_logits": False, **options}  # a loss takes one output
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # googlenet and inception on their init
+        warnings.simplefilter("ignore", FutureWarning)  # about how these two are initialised
         if weights is None or not _is_torchvision_entry(name, weights):
             return torchvision.models.get_model(
                 name, weights=None, num_classes=num_classes, **options
@@ -192,7 +209,7 @@ def _load_weights_(model: nn.Module, file: str) -> None:
             tensors: dict[str, Tensor] = load_file(file)
         else:
             tensors = torch.load(file, map_location="cpu", weights_only=True)
-    except (SafetensorError, RuntimeError, OSError, ValueError, EOFError) as error:
+    except (SafetensorError, UnpicklingError, RuntimeError, OSError, ValueError, EOFError) as error:
         raise ValueError(f"experiment.model.weights: cannot read {file}: {error}") from error
     if not isinstance(tensors, Mapping) or not all(isinstance(v, Tensor) for v in tensors.values()):
         raise ValueError(

@@ -57,6 +57,6 @@ class WideResNet(nn.Module):
         return self.fc(out.mean((2, 3)))
 
 
-def wrn_28_10(num_classes: int, in_channels: int) -> nn.Module:
-    """WRN-28-10: 28 layers deep, ten times as wide as a ResNet."""
-    return WideResNet(num_classes, in_channels)
+def wrn_28_10(num_classes: int, in_channels: int, dropout: float = 0.3) -> nn.Module:
+    """WRN-28-10: 28 layers deep, ten times as wide as a ResNet; `dropout` in [0, 1)."""
+    return WideResNet(num_classes, in_channels, dropout=dropout)

@@ -1,4 +1,4 @@
-"""Networks for 28x28 images: LeNet-300-100, LeNet-5 (LeCun et al. 1998), and a small CNN."""
+"""Networks for 28x28 images: LeNet-300-100 and LeNet-5 (LeCun et al. 1998)."""
 
 from torch import nn
 
@@ -31,20 +31,4 @@ def lenet5(num_classes: int, in_channels: int) -> nn.Module:
         nn.Linear(120, 84),
         nn.ReLU(),
         nn.Linear(84, num_classes),
-    )
-
-
-def small_cnn(num_classes: int, in_channels: int) -> nn.Module:
-    """Two 3x3 convolutions and two linear layers, without batch norm: quick on a CPU."""
-    return nn.Sequential(
-        nn.Conv2d(in_channels, 16, 3, padding=1),
-        nn.ReLU(),
-        nn.MaxPool2d(2),
-        nn.Conv2d(16, 32, 3, padding=1),
-        nn.ReLU(),
-        nn.AdaptiveMaxPool2d(7),
-        nn.Flatten(),
-        nn.Linear(32 * 49, 64),
-        nn.ReLU(),
-        nn.Linear(64, num_classes),
     )
