@@ -1,6 +1,7 @@
 """Files, overrides and search spaces: what is right is read, what is wrong is all told at once."""
 
 import json
+import re
 import subprocess
 import sys
 
@@ -16,6 +17,7 @@ from rayprune.load import (
     make_trials,
     shipped_studies,
 )
+from rayprune.plan import count_epochs
 
 
 @pytest.fixture
@@ -36,10 +38,14 @@ def mistakes(file, *overrides):
 
 @pytest.mark.parametrize("name", shipped_studies())
 def test_every_shipped_study_loads_and_opens_with_its_command_and_cost(name):
-    assert make_trials(load_study(name))
-    heading = shipped_studies()[name].read_text().split("experiment:")[0]
-    for said in ("python -m rayprune.", "Expected:", "Cost:"):
-        assert said in heading, f"{name}.yaml does not say {said}"
+    trials = make_trials(load_study(name))
+    heading = shipped_studies()[name].read_text().split("experiment:\n")[0].replace(",", "")
+    assert f"python -m rayprune.tune {name}" in heading or name == "quickstart"
+    assert int(re.search(r"Expected: (\d+) trials", heading)[1]) == len(trials)
+    epochs = count_epochs([trial.plan for trial in trials])
+    said = re.search(r"(\d+) epochs instead of (\d+)", heading.split("Expected:")[1])
+    assert [int(number) for number in said.groups()] == [*epochs.values()]
+    assert "Cost:" in heading
 
 
 def test_quickstart_is_what_runs_without_a_name():

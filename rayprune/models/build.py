@@ -12,18 +12,15 @@ import warnings
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
-import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import nn
 
 from rayprune.models.lenet import lenet5, lenet_300_100
 from rayprune.models.resnet import cifar_resnet, resnet18_cifar
 from rayprune.models.small_cnn import small_cnn
 from rayprune.models.vgg import vgg16_bn_cifar
+from rayprune.models.weights import load_weights_, take_fitting_
 from rayprune.models.wide_resnet import wrn_28_10
 
 Build = Callable[..., nn.Module]
@@ -93,14 +90,14 @@ def build_model(
         given = {"num_classes": num_classes, "in_channels": in_channels, **options}
         model = _call(OURS[name], name, given)
     elif name is not None and name.startswith(TIMM):
-        create = _timm(name).create_model
-        plain = name.removeprefix(TIMM)
-        model = create(plain, num_classes=num_classes, in_chans=in_channels, **options)
+        given = {"num_classes": num_classes, "in_chans": in_channels, **options}
+        create = partial(_timm(name).create_model, name.removeprefix(TIMM))
+        model = _call_foreign(create, name, given)
     else:
         assert name is not None
         model = _from_torchvision(name, options, weights, num_classes, in_channels)
     if weights is not None and not _is_torchvision_entry(name, weights):
-        _load_weights_(model, weights)
+        load_weights_(model, weights)
     return model
 
 
@@ -127,6 +124,14 @@ def _call(build: Build, what: str, arguments: dict[str, Any]) -> nn.Module:
     except TypeError as error:
         raise ValueError(f"experiment.model.kwargs do not fit {what}: {error}") from error
     return build(**arguments)
+
+
+def _call_foreign(build: Build, name: str, arguments: dict[str, Any]) -> nn.Module:
+    """A builder of a library, which finds out only inside which arguments it takes."""
+    try:
+        return build(**arguments)
+    except TypeError as error:
+        raise ValueError(f"experiment.model.kwargs do not fit {name}: {error}") from error
 
 
 def _find_target(target: str) -> Build:
@@ -171,19 +176,16 @@ def _from_torchvision(
             f"experiment.model.name: torchvision's {name} takes images of 3 channels, these have "
             f"{in_channels}. Take one of {', '.join(OURS)}, or timm/{name}"
         )
-    if name in WITH_AUXILIARY:
-        options = {"aux_logits": False, **options}  # a loss takes one output
+    entry = weights if weights and _is_torchvision_entry(name, weights) else None
+    if name in WITH_AUXILIARY:  # a loss takes one output; ready weights want inputs scaled for them
+        options = {"aux_logits": False, "transform_input": entry is not None, **options}
+    build = partial(torchvision.models.get_model, name)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # about how these two are initialised
-        if weights is None or not _is_torchvision_entry(name, weights):
-            return torchvision.models.get_model(
-                name, weights=None, num_classes=num_classes, **options
-            )
-        entry = torchvision.models.get_model_weights(name)[weights]
-        if num_classes == len(entry.meta["categories"]):
-            return torchvision.models.get_model(name, weights=entry, **options)
-        model = torchvision.models.get_model(name, weights=None, num_classes=num_classes, **options)
-        _take_fitting_(model, entry.get_state_dict(check_hash=True), f"{name} {weights}")
+        model = _call_foreign(build, name, {"num_classes": num_classes, **options})
+        if entry is not None:
+            ready = _call_foreign(build, name, {"weights": entry, **options})
+            take_fitting_(model, ready.state_dict(), f"{name} {entry}")
         return model
 
 
@@ -201,43 +203,3 @@ def _timm(name: str) -> Any:
         hint = f" Did you mean {TIMM}{near[0]}?" if near else ""
         raise ValueError(f"experiment.model.name: timm has no model {plain!r}.{hint}")
     return timm
-
-
-def _load_weights_(model: nn.Module, file: str) -> None:
-    try:
-        if file.endswith(".safetensors"):
-            tensors: dict[str, Tensor] = load_file(file)
-        else:
-            tensors = torch.load(file, map_location="cpu", weights_only=True)
-    except (SafetensorError, UnpicklingError, RuntimeError, OSError, ValueError, EOFError) as error:
-        raise ValueError(f"experiment.model.weights: cannot read {file}: {error}") from error
-    if not isinstance(tensors, Mapping) or not all(isinstance(v, Tensor) for v in tensors.values()):
-        raise ValueError(
-            f"experiment.model.weights: {file} must hold a state_dict, names to tensors"
-        )
-    _take_fitting_(model, tensors, file)
-
-
-def _take_fitting_(model: nn.Module, tensors: Mapping[str, Tensor], source: str) -> None:
-    """Load all; only the last linear layer may have another number of classes, and stays fresh."""
-    own = model.state_dict()
-    missing, unknown = sorted(own.keys() - tensors.keys()), sorted(tensors.keys() - own.keys())
-    if missing or unknown:
-        raise ValueError(
-            f"experiment.model.weights: {source} is of another network: "
-            f"missing {missing[:3] or 'nothing'}, unknown {unknown[:3] or 'nothing'}"
-        )
-    head = [name for name, layer in model.named_modules() if isinstance(layer, nn.Linear)][-1:]
-    other = [name for name, tensor in tensors.items() if tensor.shape != own[name].shape]
-    if any(name.rpartition(".")[0] not in head for name in other):
-        name = next(name for name in other if name.rpartition(".")[0] not in head)
-        raise ValueError(
-            f"experiment.model.weights: {source} has {name} of shape {tuple(tensors[name].shape)}, "
-            f"the network {tuple(own[name].shape)}"
-        )
-    if other:
-        warnings.warn(
-            f"{source} is for another number of classes: {', '.join(other)} start fresh",
-            stacklevel=2,
-        )
-    model.load_state_dict({**own, **{k: v for k, v in tensors.items() if k not in other}})

@@ -37,8 +37,9 @@ class SmallCNN(nn.Module):
         for module in (self.conv1, self.conv2, self.conv3, self.fc1):
             nn.init.xavier_normal_(module.weight, gain=nn.init.calculate_gain("tanh"))
             nn.init.zeros_(module.bias)
-        # Uniform predictions at the start: the first steps at learning rate 0.1 stay small.
-        nn.init.zeros_(self.fc2.weight)
+        # Nearly uniform predictions at the start: the first steps at learning rate 0.1 stay small.
+        # Not zero, since some methods choose by magnitude before the first step.
+        nn.init.xavier_normal_(self.fc2.weight, gain=0.1)
         nn.init.zeros_(self.fc2.bias)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:  # [batch, channels, height, width]
