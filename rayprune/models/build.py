@@ -177,15 +177,17 @@ def _from_torchvision(
             f"{in_channels}. Take one of {', '.join(OURS)}, or timm/{name}"
         )
     entry = weights if weights and _is_torchvision_entry(name, weights) else None
+    given: dict[str, Any] = {"num_classes": num_classes}
     if name in WITH_AUXILIARY:  # a loss takes one output; ready weights want inputs scaled for them
-        options = {"aux_logits": False, "transform_input": entry is not None, **options}
+        given |= {"aux_logits": False, "transform_input": entry is not None}
     build = partial(torchvision.models.get_model, name)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # about how these two are initialised
-        model = _call_foreign(build, name, {"num_classes": num_classes, **options})
+        model = _call_foreign(build, name, {**given, **options})
         if entry is not None:
-            ready = _call_foreign(build, name, {"weights": entry, **options})
-            take_fitting_(model, ready.state_dict(), f"{name} {entry}")
+            ready = _call_foreign(build, name, {"weights": entry, **options}).state_dict()
+            fitting = {k: ready[k] for k in model.state_dict()}  # all but auxiliary heads
+            take_fitting_(model, fitting, f"{name} {entry}")
         return model
 
 

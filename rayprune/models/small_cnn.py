@@ -36,6 +36,7 @@ class SmallCNN(nn.Module):
         self.fc2 = nn.Linear(128, num_classes)
         for module in (self.conv1, self.conv2, self.conv3, self.fc1):
             nn.init.xavier_normal_(module.weight, gain=nn.init.calculate_gain("tanh"))
+            assert module.bias is not None
             nn.init.zeros_(module.bias)
         # Nearly uniform predictions at the start: the first steps at learning rate 0.1 stay small.
         # Not zero, since some methods choose by magnitude before the first step.

@@ -1,11 +1,10 @@
 """Networks by name, from functions and files: what is built, and what is refused."""
 
-import pickle
+import sys
 from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from rayprune.models import build_model, check_model, model_names
@@ -42,7 +41,16 @@ def test_the_seed_decides_the_weights(name: str) -> None:
 def test_torchvision_by_name() -> None:
     with torch.device("meta"):
         model = build_model("resnet50", num_classes=1000)
+        smaller = build_model("vit_b_16", num_classes=7, kwargs={"image_size": 64})
     assert sum(p.numel() for p in model.parameters()) == 25_557_032
+    assert smaller.heads.head.out_features == 7
+
+
+@pytest.mark.parametrize("name", ["googlenet", "inception_v3"])
+def test_a_network_with_auxiliary_heads_gives_one_output(name: str) -> None:
+    with torch.device("meta"):
+        model = build_model(name, num_classes=6).train()
+        assert model(torch.zeros(2, 3, 299, 299)).shape == (2, 6)
 
 
 def test_torchvision_takes_three_channels_only() -> None:
@@ -54,8 +62,15 @@ def test_timm_by_name_takes_grey_images() -> None:
     pytest.importorskip("timm")
     model = build_model("timm/resnet10t", num_classes=5, in_channels=1).eval()
     assert model(torch.zeros(1, 1, 64, 64)).shape == (1, 5)
-    with pytest.raises(ValueError, match="timm/resnet10t"):
+    with pytest.raises(ValueError, match="Did you mean timm/resnet10t"):
         check_model("timm/resnet10tt")
+
+
+def test_without_timm_its_names_say_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "timm", None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ValueError, match=r"pip install 'rayprune\[timm\]'"):
+        check_model("timm/resnet18")
 
 
 MODULE = """
@@ -68,8 +83,13 @@ def takes_both(num_classes, in_channels, hidden=4):
 def takes_nothing():
     return nn.Linear(2, 3)
 
+def takes_more(num_classes, **more):
+    return nn.Linear(len(more) + 1, num_classes)
+
 def no_network():
     return 3
+
+number = 3
 """
 
 
@@ -89,11 +109,46 @@ def test_any_function_gives_the_network(target: str) -> None:
     assert isinstance(build_model(target=f"{target}:takes_nothing", num_classes=9), nn.Linear)
 
 
+def test_a_function_is_given_only_what_it_names_and_kwargs(target: str) -> None:
+    model = build_model(target=f"{target}:takes_more", kwargs={"width": 2}, num_classes=9)
+    assert (model.in_features, model.out_features) == (2, 9)
+    own = build_model(target=f"{target}:takes_more", kwargs={"num_classes": 4}, num_classes=9)
+    assert own.out_features == 4
+
+
+def test_a_function_in_the_working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "networks_here.py").write_text(MODULE)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    check_model(target="networks_here:takes_both")
+
+
+def test_a_function_of_torchvision() -> None:
+    model = build_model(
+        target="torchvision.models.segmentation:lraspp_mobilenet_v3_large",
+        kwargs={"weights_backbone": None},
+        num_classes=3,
+    )
+    with torch.no_grad():
+        assert model.eval()(torch.zeros(1, 3, 32, 32))["out"].shape == (1, 3, 32, 32)
+
+
+@pytest.mark.parametrize("name", ["small_cnn", "resnet18", "timm/resnet10t", None])
+def test_arguments_that_do_not_fit_are_told(name: str | None, target: str) -> None:
+    if name is not None and name.startswith("timm/"):
+        pytest.importorskip("timm")
+    where = {"name": name} if name else {"target": f"{target}:takes_both"}
+    with pytest.raises(ValueError, match=r"experiment\.model\.kwargs do not fit .*wide"):
+        build_model(**where, kwargs={"wide": 3}, num_classes=2, in_channels=3)
+
+
 @pytest.mark.parametrize(
     ("function", "message"),
     [
         ("no_network", r"experiment\.model\.target.*nn\.Module, got int"),
         ("absent", r"experiment\.model\.target: cannot import"),
+        ("number", r"experiment\.model\.target: cannot import .* is not a function"),
+        ("", r"experiment\.model\.target must be package\.module:function"),
     ],
 )
 def test_functions_that_do_not_serve(target: str, function: str, message: str) -> None:
@@ -112,35 +167,13 @@ def test_a_typo_is_answered_with_the_nearest_name() -> None:
         check_model("resnet65")
 
 
-@pytest.mark.parametrize("suffix", [".safetensors", ".pt"])
-def test_weights_come_back_from_a_file(suffix: str, tmp_path: Path) -> None:
-    saved = build_model("resnet20", num_classes=10).state_dict()
-    file = str(tmp_path / f"model{suffix}")
-    save_file(saved, file) if suffix == ".safetensors" else torch.save(saved, file)
-    loaded = build_model("resnet20", num_classes=10, weights=file).state_dict()
-    assert all(torch.equal(saved[key], loaded[key]) for key in saved)
+@pytest.mark.parametrize("name", ["resnet20", "resnet18"])
+def test_a_missing_weights_file_is_found_by_the_check(name: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"experiment\.model\.weights: .*neither a file .*DEFAULT"):
+        check_model(name, weights=str(tmp_path / "none.pt"))
 
 
-def test_only_the_head_may_have_another_size(tmp_path: Path) -> None:
-    file = str(tmp_path / "model.safetensors")
-    saved = build_model("resnet20", num_classes=10).state_dict()
-    save_file(saved, file)
-    with pytest.warns(UserWarning, match=r"fc\.\w+, fc\.\w+ start fresh"):
-        model = build_model("resnet20", num_classes=4, weights=file)
-    assert model.fc.out_features == 4
-    assert torch.equal(model.conv1.weight, saved["conv1.weight"])
-    with pytest.raises(ValueError, match=r"conv1\.weight of shape"):
-        build_model("resnet20", num_classes=10, in_channels=1, weights=file)
-    with pytest.raises(ValueError, match="another network"):
-        build_model("resnet32", num_classes=10, weights=file)
-
-
-def test_a_missing_weights_file_is_found_by_the_check(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"experiment\.model\.weights"):
-        check_model("resnet20", weights=str(tmp_path / "none.pt"))
-
-
-def test_pickled_code_is_not_run(tmp_path: Path) -> None:
-    torch.save(nn.Linear(2, 2), tmp_path / "whole.pt")
-    with pytest.raises((ValueError, pickle.UnpicklingError)):
-        build_model("resnet20", num_classes=10, weights=str(tmp_path / "whole.pt"))
+def test_what_can_be_built_passes_the_check() -> None:
+    for name in (*model_names(), "resnet50", "vit_b_16"):
+        check_model(name)
+    check_model("resnet50", weights="IMAGENET1K_V2")
