@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rayprune.config import OWN_SCHEDULES, Experiment
+from rayprune.sparsification import shortest_run
 
 DEFAULT_DENSE_EPOCHS = 12
 DEFAULT_RETRAIN_EPOCHS = 2
@@ -178,6 +179,12 @@ def _digest(identity: dict[str, Any]) -> str:
 
 def _check_schedules(experiment: Experiment, plan: list[Stage]) -> None:
     dense, cycles = plan[0], plan[1:]
+    options = experiment.dense.sparsify
+    if options is not None and dense.epochs < shortest_run(options):
+        raise ValueError(
+            f"dense.sparsify {options.method} needs a dense run of {shortest_run(options)} epochs "
+            f"and more, got {dense.epochs}. Write dense.epochs: {shortest_run(options)}"
+        )
     longest = max((stage.epochs for stage in cycles), default=0)
     if longest > 0 and experiment.retrain.schedule == "lrw" and longest > dense.epochs:
         raise ValueError(

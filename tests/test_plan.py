@@ -115,3 +115,19 @@ def test_lrw_longer_than_the_dense_run_is_an_error():
 def test_ft_after_a_run_that_decays_to_zero_is_an_error():
     with pytest.raises(ValueError, match=r"dense\.schedule: stepped"):
         make_plan(experiment(dense={"schedule": "linear"}, retrain={"schedule": "ft"}))
+
+
+def test_a_run_shorter_than_its_method_needs_is_an_error():
+    sparsify = {"method": "gmp", "interval": 5}
+    with pytest.raises(ValueError, match="10 epochs and more, got 9"):
+        make_plan(experiment(dense={"epochs": 9, "sparsify": sparsify}, prune={"cycles": 0}))
+
+
+def test_a_method_takes_the_experiments_goal_unless_it_has_its_own():
+    fields = {"dense": {"sparsify": {"method": "gmp"}}, "prune": {"sparsity": 0.8, "cycles": 0}}
+    own = {"dense": {"sparsify": {"method": "gmp", "sparsity": 0.8}}, "prune": {"cycles": 0}}
+    assert make_plan(experiment(**fields))[0].sparsity == 0.8
+    assert keys(**fields) == keys(**own)
+    finds_its_own = {"dense": {"sparsify": {"method": "str"}}, "prune": {"cycles": 0}}
+    assert make_plan(experiment(**finds_its_own))[0].sparsity == 0.0
+    assert method_name(experiment(**fields)) == "gmp"

@@ -102,6 +102,9 @@ class LedgerActor:
         async with self._changed:
             await self._changed.wait_for(lambda: self._ledger.executed_epochs > 0)
 
+    async def has_work(self) -> bool:
+        return self._ledger.has_work()
+
     async def next_stage(self, slot: int, incarnation: int, number: int) -> Answer:
         await self._until(
             lambda: not isinstance(self._ledger.next_stage(slot, incarnation, number), Wait)

@@ -9,7 +9,7 @@ incarnation; what its old one was running is wanted again.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from rayprune.config import Experiment
@@ -26,7 +26,7 @@ class Run:
     experiment: Experiment
     stage: Stage
     parent: Any
-    """Whatever `finished` was told for the stage before."""
+    """What `finished` was told for the stage before; None if it has to be read from the storage."""
 
 
 @dataclass(frozen=True)
@@ -102,6 +102,10 @@ class Ledger:
         """How far a stage is."""
         return self._entries[key].state
 
+    def has_work(self) -> bool:
+        """Whether a slot may be needed: plans may still come, or stages are not done."""
+        return not self._closed or self._has_work()
+
     def close(self) -> None:
         """No more plans will come: slots may stop when nothing is left to run."""
         self._closed = True
@@ -152,6 +156,9 @@ class Ledger:
         )
         entry.slot = None
         self._last[slot] = key
+        self._let_go(key)
+        if entry.stage.parent is not None:
+            self._let_go(entry.stage.parent)
 
     def failed(self, slot: int, key: str, error: str) -> None:
         """A stage cannot be done; so cannot those after it."""
@@ -208,7 +215,7 @@ class Ledger:
                 entry.stage,
                 self._entries[parent].state.snapshot if parent else None,
             )
-        return Stop() if self._closed and not self._has_work() else Wait()
+        return Wait() if self.has_work() else Stop()
 
     def _is_ready(self, entry: _Entry) -> bool:
         if entry.state.status != "wanted" or not entry.wanted_by:
@@ -231,6 +238,13 @@ class Ledger:
     def _release(self, entry: _Entry) -> None:
         entry.slot = None
         entry.state = StageState("wanted", entry.state.epochs_done)
+
+    def _let_go(self, key: str) -> None:
+        """Let the object store drop a snapshot that no stage waits for; the storage keeps it."""
+        children = self._children(key)
+        if not any(child.state.status in ("wanted", "running") for child in children):
+            entry = self._entries[key]
+            entry.state = replace(entry.state, snapshot=None)
 
     def _fail(self, entry: _Entry, error: str) -> None:
         if entry.state.status == "done":

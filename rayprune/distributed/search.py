@@ -23,7 +23,7 @@ from rayprune.results import StageRecord
 
 VIEW_EVERY_S = 0.5
 SLOT_START_S = 30.0  # how long all else lets the first slot start alone
-SLOT_END_S = 30.0  # how long slots may take to end before Ray is shut down around them
+SLOT_END_S = 10.0  # how long slots may take to end before Ray is shut down around them
 
 
 def search(
@@ -149,7 +149,8 @@ class _Slots:
         if slot > 0:
             self.wait_for_first()
         try:
-            self._serve(slot)
+            if ray.get(self._ledger.has_work.remote()):
+                self._serve(slot)
         except Exception as failure:  # whatever ended it, the trials must hear of it
             error = f"slot {slot} ended: {failure}"
         with self._lock:

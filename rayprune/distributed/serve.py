@@ -41,10 +41,11 @@ def serve(slot: int, *, ledger: Any, storage: str, threads: int) -> None:
             held = _run(answer, held, worker, slot, ledger, storage)
         except Exception as error:
             # Every rank meets a user's mistake alike; anything else may have left the ranks in
-            # different places, and only a new group brings them together again.
+            # different places or a GPU unusable, and only new processes are sound again.
             ray.get(ledger.failed.remote(slot, answer.stage.key, _message(error)))
             held = None
-            if worker.world_size > 1 and not isinstance(error, ValueError):
+            may_be_broken = worker.world_size > 1 or device.type == "cuda"
+            if may_be_broken and not isinstance(error, ValueError):
                 raise
 
 

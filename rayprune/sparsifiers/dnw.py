@@ -2,7 +2,8 @@
 
 Wortsman et al., "Discovering Neural Wirings" (2019): in each step the forward pass uses the
 fraction `1 - s` of each layer's weights that are largest, and the gradient goes straight through to
-all weights, so that an unused connection can grow into use.
+all weights, so that an unused connection can grow into use. Layers have the sparsities of an
+allocation (the paper: the same in each).
 """
 
 from __future__ import annotations

@@ -101,7 +101,8 @@ def train_stage(
             wanted = hooks.on_epoch(EpochReport(stage, epoch + 1, metrics, speed))
         if not from_first(wanted, worker):
             return None
-    masks = {**pruned.masks, **training.sparsifier.finish()}
+    final = {name: mask.cpu() for name, mask in training.sparsifier.finish().items()}
+    masks = {**pruned.masks, **final}
     weights = _shipped_weights(model, masks)
     model.load_state_dict(weights)  # measured is what is kept
     metrics = {f"pruned_val_{k}": v for k, v in (done.pruned or {}).items()}
@@ -235,7 +236,8 @@ def _make_sparsifier(
     if options is None or not stage.is_dense:
         silenced: Masks = {}
         if experiment.prune.pattern == "filter" and not stage.is_dense:
-            silenced = channel_masks(model, masks, example)
+            on_device = {name: mask.to(example.device) for name, mask in masks.items()}
+            silenced = channel_masks(model, on_device, example)
         return _FixedMasks(model, masks, silenced, weight_decay)
     return make_sparsifier(
         options,
@@ -316,7 +318,7 @@ def _shipped_weights(model: nn.Module, masks: Masks) -> dict[str, Tensor]:
         for name, tensor in model.state_dict().items()
     }
     for name, mask in masks.items():
-        weights[name].masked_fill_(~mask.cpu(), 0.0)
+        weights[name].masked_fill_(~mask, 0.0)
     return weights
 
 

@@ -70,6 +70,23 @@ def test_a_slot_is_offered_a_child_of_what_it_has_done():
     assert ledger.next_stage(1, one, 1).stage.parent == first.stage.key
 
 
+def test_snapshots_are_let_go_when_nothing_waits_for_them():
+    ledger = Ledger()
+    plan = submit(ledger, "a", cycles=1)
+    other = submit(ledger, "b", cycles=1, epochs=3)
+    incarnation = ledger.join(0)
+    for number in range(3):
+        held = ledger.state(plan[0].key).snapshot
+        assert held == (["snapshot of", plan[0].key] if number else None)
+        run(ledger, 0, ledger.next_stage(0, incarnation, number))
+    assert ledger.state(plan[0].key).snapshot is None
+    assert ledger.state(other[1].key).snapshot is None
+    late = submit(ledger, "c", cycles=1, epochs=5)
+    answer = ledger.next_stage(0, incarnation, 3)
+    assert answer.stage == late[1]
+    assert answer.parent is None
+
+
 def test_a_slot_that_came_back_goes_on_and_its_dead_ranks_are_sent_away():
     ledger = Ledger()
     submit(ledger, "a")

@@ -1,0 +1,69 @@
+"""What sharing, packing and masking cost or save; each a ratio made in one run.
+
+pytest -m slow -s tests/benchmarks
+"""
+
+import os
+import time
+
+import pytest
+import torch
+from torch.optim import SGD
+
+from rayprune.config import Prune
+from rayprune.load import load_study, make_trials, shipped_studies
+from rayprune.models import build_model
+from rayprune.plan import Stage, count_epochs
+from rayprune.pruning.masks import apply_
+from rayprune.pruning.prune import prune
+from rayprune.pruning.snapshot import decode, encode
+from rayprune.training.network import initial_snapshot
+
+pytestmark = pytest.mark.slow
+
+
+def pruned_snapshot(name, sparsity):
+    torch.manual_seed(0)
+    model = build_model(name, num_classes=10, in_channels=3)
+    stage = Stage(
+        index=1, epochs=0, sparsity=sparsity, schedule="none", adapt=False, key="k", parent="p"
+    )
+    return model, prune(initial_snapshot(model), stage, Prune(sparsity=sparsity))
+
+
+@pytest.mark.parametrize("name", shipped_studies())
+def test_epochs_shared(name):
+    epochs = count_epochs([trial.plan for trial in make_trials(load_study(name))])
+    ratio = epochs["naive_epochs"] / epochs["unique_epochs"]
+    print(f"\n{name}: {epochs['unique_epochs']} epochs for {epochs['naive_epochs']}, {ratio:.1f}x")
+
+
+@pytest.mark.parametrize("sparsity", [0.9, 0.95, 0.99])
+def test_snapshot_size(sparsity):
+    _, snapshot = pruned_snapshot("resnet18_cifar", sparsity)
+    dense = sum(weight.nbytes for weight in snapshot.weights.values())
+    content = encode(snapshot)
+    assert len(decode(content).weights) == len(snapshot.weights)
+    print(f"\nResNet-18 at {sparsity}: {dense / len(content):.1f} times smaller than dense")
+
+
+def test_mask_on_a_step():
+    """Interleaved steps of a ResNet-20 with and without the fused multiply; minimum of each."""
+    model, snapshot = pruned_snapshot("resnet20", 0.9)
+    optimizer = SGD(model.parameters(), lr=0.01, momentum=0.9, fused=True)
+    parameters = dict(model.named_parameters())
+    masked = {name: parameters[name] for name in snapshot.masks}
+    images = torch.randn(32, 3, 32, 32)
+    step_s, mask_s = [], []
+    for _ in range(15):
+        started = time.process_time()
+        model(images).square().mean().backward()
+        optimizer.step()
+        stepped = time.process_time()
+        apply_(masked, snapshot.masks)
+        step_s.append(stepped - started)
+        mask_s.append(time.process_time() - stepped)
+    print(
+        f"\nmask on a step of ResNet-20, batch 32: {min(mask_s) / min(step_s):.3%} of the step; "
+        f"load {os.getloadavg()[0]:.1f}"
+    )
