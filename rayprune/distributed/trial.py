@@ -27,9 +27,10 @@ def run_trial(
             state = ray.get(ledger.wait_for.remote(stage.key, epochs_seen))
             if state.status == "failed":
                 return  # the ledger knows why, and the summary says it
-            is_news = state.epochs_done > epochs_seen or state.status == "done"
-            if is_news and metric in state.metrics and not stage.is_dense:
-                epochs = retrained + state.epochs_done
+            is_over = state.status == "done" and stage is trial.plan[-1]
+            is_news = state.epochs_done > epochs_seen and not stage.is_dense
+            if (is_news or is_over) and metric in state.metrics:
+                epochs = retrained + (0 if stage.is_dense else state.epochs_done)
                 tune.report({**state.metrics, "retrain_epochs": epochs, "stage": stage.index})
             epochs_seen = max(epochs_seen, state.epochs_done)
             if state.status == "done":
