@@ -123,8 +123,8 @@ class Dst(Options):
     method: Literal["dst"] = "dst"
     """Names the method."""
     penalty: Annotated[float, Field(ge=0)] = 2e-3
-    """Strength of the penalty sum(exp(-threshold)). Larger is sparser, until layers that keep 1 %
-    are reset: beyond about .95 of the whole it does not reach."""
+    """Strength of the penalty sum(exp(-threshold)). Larger is sparser, until a layer comes down to
+    1 % and is reset."""
 
 
 class RigL(Options):
