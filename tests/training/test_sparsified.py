@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch import nn
 
 from rayprune.config import Experiment
 from rayprune.plan import count_epochs, make_plan
@@ -17,9 +18,25 @@ FIND_THEIR_OWN = ("str", "cs", "dst")
 OPTIONS = {  # so that each of them has something to do within the 81 steps of a test
     "dpf": {"interval": 10},
     "rigl": {"interval": 10},
-    "cs": {"beta_final": 20},
     "dst": {"penalty": 1e-3},
 }
+
+
+NUM_PRUNABLE = 9 * 16 + 9 * 16 * 32 + 49 * 32 * 10
+
+
+def small_net(num_classes, in_channels):
+    """Convolutions, batch norm and a linear layer: 4-d weights, channels_last, buffers."""
+    return nn.Sequential(
+        nn.Conv2d(in_channels, 16, 3, stride=2, padding=1),
+        nn.BatchNorm2d(16),
+        nn.ReLU(),
+        nn.Conv2d(16, 32, 3, stride=2, padding=1),
+        nn.BatchNorm2d(32),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Linear(49 * 32, num_classes),
+    )
 
 
 def experiment(small, method, *, goal=0.5, **fields):
@@ -28,7 +45,9 @@ def experiment(small, method, *, goal=0.5, **fields):
     if method not in FIND_THEIR_OWN:
         options["sparsity"] = goal
     dense = {"epochs": 3, "sparsify": options}
-    fields = {"batch_size": 20, "prune": {"cycles": 0}, **fields}
+    model = {"target": f"{__name__}:small_net"}
+    optim = {"lr": 0.02, "momentum": 0.9, "weight_decay": 5e-4}
+    fields = {"model": model, "optim": optim, "batch_size": 20, "prune": {"cycles": 0}, **fields}
     return Experiment.model_validate({**small, "dense": dense, **fields})
 
 
@@ -85,7 +104,7 @@ def accuracy(model, split):
 @pytest.mark.parametrize("method", NAMES)
 def test_it_learns_better_than_by_chance(method, sparsified):
     _, snapshot, _ = sparsified(method)
-    assert snapshot.records[-1].metrics["test_accuracy"] > 0.3
+    assert snapshot.records[-1].metrics["test_accuracy"] > 0.5
 
 
 class KilledError(Exception):
@@ -119,7 +138,7 @@ def test_an_interrupted_run_ends_with_the_bits_of_an_undisturbed_one(method, spa
 @pytest.mark.parametrize("method", NAMES)
 def test_one_cycle_after_it_prunes_on_from_its_masks(method, sparsified, small):
     alone, before, storage = sparsified(method)
-    wanted = experiment(small, method, prune={"sparsity": 0.95, "cycles": 1})
+    wanted = experiment(small, method, prune={"sparsity": 0.85, "cycles": 1})
     assert make_plan(wanted)[0].key == make_plan(alone)[0].key
     epochs = []
     after = run_plan(
@@ -128,30 +147,31 @@ def test_one_cycle_after_it_prunes_on_from_its_masks(method, sparsified, small):
     assert epochs == [1, 1], "the sparsified run is taken from the storage"
     first, last = after.records
     assert first == before.records[0]
-    assert last.goal_sparsity == 0.95
-    assert num_pruned(after.masks) == round(0.95 * num_weights(after.masks))
+    assert last.goal_sparsity == 0.85
+    assert num_pruned(after.masks) == round(0.85 * num_weights(after.masks))
     for name, mask in after.masks.items():
         assert not (mask & ~before.masks[name]).any(), "removed weights stay removed"
         assert (after.weights[name][~mask] == 0).all()
     assert last.d1 > 0 and last.d == min(1, max(last.d1, last.d2))
     assert "pruned_val_accuracy" in last.metrics
+    assert last.metrics["test_accuracy"] > 0.5
 
 
 def test_gmp_reaches_its_own_goal_then_the_cycle_reaches_the_plans(small, tmp_path):
     wanted = experiment(small, "gmp", goal=0.5, prune={"sparsity": 0.9, "cycles": 1})
     first, last = run_plan(wanted, WORKER, str(tmp_path)).records
-    total = 784 * 300 + 300 * 100 + 100 * 10
     assert (first.goal_sparsity, last.goal_sparsity) == (0.5, 0.9)
-    assert first.sparsity == round(0.5 * total) / total
-    assert last.sparsity == round(0.9 * total) / total
-    assert first.num_nonzero - last.num_nonzero == round(0.9 * total) - round(0.5 * total)
+    assert first.sparsity == round(0.5 * NUM_PRUNABLE) / NUM_PRUNABLE
+    assert last.sparsity == round(0.9 * NUM_PRUNABLE) / NUM_PRUNABLE
 
 
 def test_without_a_goal_of_its_own_a_method_takes_the_plans(small, tmp_path):
     dense = {"epochs": 2, "sparsify": {"method": "gmp"}}
     wanted = experiment(small, "gmp", dense=dense, prune={"sparsity": 0.8, "cycles": 0})
     (record,) = run_plan(wanted, WORKER, str(tmp_path)).records
-    assert record.goal_sparsity == 0.8 and record.sparsity == pytest.approx(0.8, abs=1e-5)
+    assert (
+        record.goal_sparsity == 0.8 and record.sparsity == round(0.8 * NUM_PRUNABLE) / NUM_PRUNABLE
+    )
 
 
 def test_a_goal_of_nothing_is_a_goal(small, tmp_path):
@@ -161,11 +181,11 @@ def test_a_goal_of_nothing_is_a_goal(small, tmp_path):
 
 
 def test_ignored_weights_stay_dense_in_every_stage(small, tmp_path):
-    prune = {"sparsity": 0.9, "cycles": 1, "ignore": ["6"]}
+    prune = {"sparsity": 0.9, "cycles": 1, "ignore": ["7"]}
     wanted = experiment(small, "gmp", prune=prune)
     snapshot = run_plan(wanted, WORKER, str(tmp_path))
-    assert snapshot.masks["6.weight"].all()
-    counted = {name: mask for name, mask in snapshot.masks.items() if name != "6.weight"}
+    assert snapshot.masks["7.weight"].all()
+    counted = {name: mask for name, mask in snapshot.masks.items() if name != "7.weight"}
     assert num_pruned(counted) == round(0.9 * num_weights(counted))
     assert snapshot.records[-1].sparsity == sparsity(counted)
 
