@@ -128,4 +128,8 @@ class Display:
 
 def describe(trial: TrialPlan) -> str:
     """The searched values on one line, without the common part of their paths."""
-    return " ".join(f"{path.rsplit('.', 1)[-1]}={value}" for path, value in trial.values.items())
+    return " ".join(
+        f"{path.rsplit('.', 1)[-1]}={value}"
+        for path, value in trial.values.items()
+        if value is not None
+    )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -15,6 +16,7 @@ from ray.tune.schedulers import ASHAScheduler
 from rayprune import results
 from rayprune.config import Scaling, Study
 from rayprune.distributed.cluster import ON_HEAD, LedgerActor, View, connect, num_slots
+from rayprune.distributed.ledger import StageState
 from rayprune.distributed.slot import run_slot
 from rayprune.distributed.trial import Withdraw, run_trial
 from rayprune.load import TrialPlan, default_storage
@@ -38,47 +40,37 @@ def search(
     storage = default_storage(study)
     folder = results.study_folder(storage, study.name)
     write_study(study, storage)
-    if done := _all_finished(study, trials, storage):
-        write_outcome(done)
-        return done
+    book = _Book(study, trials, storage)
+    pending = book.pending()
+    if not pending:  # an earlier start or another study has done every stage: needs no Ray
+        outcome = book.outcome()
+        write_outcome(outcome)
+        return outcome
     started_here = connect()
     try:
         ledger = LedgerActor.options(max_concurrency=10_000).remote(storage)  # type: ignore[attr-defined]
-        count = num_slots(study.scaling, len(trials))
+        book.follow(ledger)
+        count = num_slots(study.scaling, len(pending))
         # Enough trials that no slot waits for Tune, few enough that their processes stay cheap.
         concurrent = study.search.max_concurrent or count + 2
-        for trial in trials[:concurrent]:  # what Tune will start with: the first slot has work
+        for trial in pending[:concurrent]:  # what Tune will start with: the first slot has work
             ledger.submit.remote(trial.name, trial.experiment, trial.plan)
         slots = _Slots(ledger, count, study.scaling, storage, f"{folder}/.ray")
-        book = _Book(study, trials, ledger, storage)
         stop_watching = _every(VIEW_EVERY_S, lambda: show(book.update()))
         try:
             slots.wait_for_first()
-            _run_trials(study, trials, ledger, concurrent, f"{folder}/.ray")
+            _run_trials(study, pending, ledger, concurrent, f"{folder}/.ray")
         finally:
             ray.get(ledger.close.remote())
             stop_watching()
-        view = book.update()
-        show(view)
-        outcome = book.outcome(view)
+        show(book.update())
+        outcome = book.outcome()
         write_outcome(outcome)
         slots.join()
         return outcome
     finally:
         if started_here:
             ray.shutdown()
-
-
-def _all_finished(study: Study, trials: Sequence[TrialPlan], storage: str) -> Outcome | None:
-    """The outcome, if an earlier start or another study has done every stage: needs no Ray."""
-    finished: dict[str, tuple[StageRecord, ...]] = {}
-    for trial in trials:
-        key = trial.plan[-1].key
-        records = results.finished_records(storage, key)
-        if records is None or results.load_snapshot(storage, key) is None:
-            return None
-        finished[trial.name] = records
-    return Outcome(study, tuple(trials), storage, finished, {}, {}, executed_epochs=0)
 
 
 def _run_trials(
@@ -162,35 +154,53 @@ class _Slots:
 class _Book:
     """Writes results down while they come."""
 
-    def __init__(
-        self, study: Study, trials: Sequence[TrialPlan], ledger: Any, storage: str
-    ) -> None:
-        self._study, self._trials, self._ledger = study, tuple(trials), ledger
-        self._storage = storage
+    def __init__(self, study: Study, trials: Sequence[TrialPlan], storage: str) -> None:
+        self._study, self._trials, self._storage = study, tuple(trials), storage
+        self._ledger: Any = None
+        self._view = View({}, {}, 0)
+        self._found: dict[str, StageState] = {}
         self._finished: dict[str, tuple[StageRecord, ...]] = {}
         self._errors: dict[str, str] = {}
+        self._executed_by: dict[str, str] = {}
+
+    def pending(self) -> list[TrialPlan]:
+        """The trials whose last stage the storage does not hold; the others are finished."""
+        for trial in self._trials:
+            key = trial.plan[-1].key
+            records = results.finished_records(self._storage, key)
+            if records is not None and results.load_snapshot(self._storage, key) is not None:
+                self._finished[trial.name] = records
+                for stage, record in zip(trial.plan, records, strict=True):
+                    self._found[stage.key] = StageState("done", stage.epochs, record.metrics)
+        return [trial for trial in self._trials if trial.name not in self._finished]
+
+    def follow(self, ledger: Any) -> None:
+        """Take what is new from this ledger from now on."""
+        self._ledger = ledger
 
     def update(self) -> View:
         """How far everything is; a trial that has ended since the last call is in the table."""
         view: View = ray.get(self._ledger.view.remote())
-        news = False
+        states, news = {**self._found, **view.states}, False
+        self._view = replace(view, states=states)
         for trial in self._trials:
             if trial.name in self._finished or trial.name in self._errors:
                 continue
-            states = [view.states[stage.key] for stage in trial.plan if stage.key in view.states]
-            errors = [state.error for state in states if state.error is not None]
+            known = [states[stage.key] for stage in trial.plan if stage.key in states]
+            errors = [state.error for state in known if state.error is not None]
             if errors:
                 self._errors[trial.name] = errors[0]
-            elif len(states) == len(trial.plan) and states[-1].status == "done":
+            elif len(known) == len(trial.plan) and known[-1].status == "done":
                 records = results.finished_records(self._storage, trial.plan[-1].key)
                 assert records is not None, "a stage counts as done when it is durable"
                 self._finished[trial.name] = records
                 news = True
         if news:
-            write_outcome(self.outcome(view))
-        return view
+            self._executed_by = ray.get(self._ledger.executed_by.remote())
+            write_outcome(self.outcome())
+        return self._view
 
-    def outcome(self, view: View) -> Outcome:
+    def outcome(self) -> Outcome:
         """What there is by now."""
         return Outcome(
             self._study,
@@ -198,8 +208,8 @@ class _Book:
             self._storage,
             dict(self._finished),
             dict(self._errors),
-            ray.get(self._ledger.executed_by.remote()),
-            view.executed_epochs,
+            self._executed_by,
+            self._view.executed_epochs,
         )
 
 

@@ -46,7 +46,9 @@ def recalibrate_batch_norm_(
         norm.momentum = None  # a plain average over all batches
     mine = torch.arange(worker.rank, len(split), worker.world_size)
     whole = mine[: len(mine) // batch_size * batch_size] if len(mine) > batch_size else mine
-    model.train()
+    model.eval()  # no dropout: these are the statistics of the network that is shipped
+    for norm in norms:
+        norm.train()
     with torch.no_grad():
         batches = whole.split(batch_size)[:RECALIBRATION_BATCHES]
         for inputs, _ in split.batches(batches, device=worker.device):
