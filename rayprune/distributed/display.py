@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import io
+import sys
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack, redirect_stdout
+from typing import TextIO
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -20,6 +24,33 @@ SHOWN_TRIALS = 20
 LOG_EVERY_S = 15.0
 
 
+class WithoutWorkerCounts(io.TextIOBase):
+    """Standard output without Ray's advice on the number of its processes.
+
+    It counts slots and waiting trials against the CPUs of a small machine. All else that Ray says,
+    as that no node can hold a worker, passes.
+    """
+
+    def __init__(self, target: TextIO) -> None:
+        self._target, self._dropped = target, False
+
+    def write(self, text: str) -> int:
+        dropped = "PYTHON worker processes have been started" in text
+        if not dropped and not (self._dropped and text == "\n"):  # its line's end comes by itself
+            self._target.write(text)
+        self._dropped = dropped
+        return len(text)
+
+    def flush(self) -> None:
+        self._target.flush()
+
+    def isatty(self) -> bool:
+        return self._target.isatty()
+
+    def fileno(self) -> int:
+        return self._target.fileno()
+
+
 class Display:
     """Shows views of a study; a context manager, called with each new view."""
 
@@ -33,15 +64,17 @@ class Display:
         self._announced: set[str] = set()
         self._logged = 0.0
         self._live = Live(console=console, refresh_per_second=4, transient=True)
+        self._opened = ExitStack()
 
     def __enter__(self) -> Display:
+        # First the filter, then the live table: rich prints to what it finds as it starts.
+        self._opened.enter_context(redirect_stdout(WithoutWorkerCounts(sys.stdout)))
         if self._console.is_terminal:
-            self._live.start()
+            self._opened.enter_context(self._live)
         return self
 
     def __exit__(self, *error: object) -> None:
-        if self._console.is_terminal:
-            self._live.stop()
+        self._opened.close()
 
     def __call__(self, view: View) -> None:
         done = sum(min(s.epochs_done, self._stages[k].epochs) for k, s in view.states.items())
