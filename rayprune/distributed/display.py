@@ -83,7 +83,8 @@ class Display:
         for trial in self._trials:
             self._announce(trial, view)
         if self._console.is_terminal:
-            self._live.update(Group(self._table(view), self._bar(done), self._sentence(view, done)))
+            sentence = Text("\n") + self._sentence(view, done)  # a bar does not end its line
+            self._live.update(Group(self._table(view), self._bar(done), sentence))
         elif time.monotonic() - self._logged > LOG_EVERY_S and done < self._total:
             self._logged = time.monotonic()
             self._console.print(self._sentence(view, done).plain, highlight=False, soft_wrap=True)
