@@ -5,10 +5,10 @@ import os
 
 import pyarrow.fs as pafs
 import pytest
+from made_records import record
 
 from rayprune import results
 from rayprune.results import StorageError, TrialResult
-from tests.pruning.test_snapshot import record
 
 
 def test_a_snapshot_counts_when_it_is_whole(tmp_path):

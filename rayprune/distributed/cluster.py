@@ -26,13 +26,14 @@ def connect() -> bool:
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # the one in which verbose=0 is silent
     for name in ("ray", "ray.train", "ray.tune", "ray.data"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    context = ray.init(
+    address = os.environ.get("RAY_ADDRESS")
+    ray.init(
+        address=address or "local",  # not some cluster that was left running on this machine
         log_to_driver=False,
         logging_level=logging.ERROR,
-        include_dashboard=None if os.environ.get("RAY_ADDRESS") else False,
+        include_dashboard=None if address else False,
     )
-    del context
-    return not os.environ.get("RAY_ADDRESS")
+    return address is None
 
 
 def num_slots(scaling: Scaling, num_trials: int) -> int:

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from made_records import record
 from torch import nn
 
 from rayprune.config import Prune
@@ -10,22 +11,6 @@ from rayprune.plan import Stage
 from rayprune.pruning.masks import num_pruned, prunable
 from rayprune.pruning.prune import norm_drop, prune
 from rayprune.pruning.snapshot import Snapshot, SnapshotError, decode, encode
-from rayprune.results import StageRecord
-
-
-def record(**fields):
-    numbers = dict.fromkeys(["num_parameters", "num_nonzero", "flops", "flops_nonzero"], 7)
-    ratios = dict.fromkeys(["compression", "theoretical_speedup", "goal_sparsity"], 1.5)
-    return StageRecord(
-        **{
-            **dict(key="k", parent=None, stage=0, epochs=2, schedule="allr", lr_peak=0.1),
-            **dict(d1=None, d2=0.25, d=1 / 3, sparsity=0.5, metrics={"val_loss": 0.1}),
-            **dict(emptied_layers=("a", "b")),
-            **numbers,
-            **ratios,
-            **fields,
-        }
-    )
 
 
 def make_snapshot():

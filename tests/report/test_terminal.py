@@ -26,7 +26,8 @@ def test_numbers_stay_whole_at_any_width(tmp_path: Path, width: int) -> None:
     best = next(line for line in lines if line.startswith("ALLR"))
     assert best.split() == ["ALLR", "90", "%", "15", "89.02", "±", "0.10", "-0.27", "±", "0.02",
                             "88.62", "±", "0.10", "7.1x"]  # fmt: skip
-    assert max(map(len, lines)) <= width
+    table = lines[:-2]  # the sentences after it may be wrapped by whoever shows them
+    assert max(map(len, table)) <= width
     assert "… and 10 more in the report" in lines
 
 
