@@ -130,9 +130,13 @@ def epochs_of(results: Results) -> str:
     """What was trained, and what sharing equal stages saved."""
     executed, unique, naive = results.executed_epochs, results.unique_epochs, results.naive_epochs
     said = f"{counted(executed, 'epoch')} run"
-    if unique > executed:
+    if (
+        unique > executed and results.failed
+    ):  # a trial that ends early leaves epochs that nobody runs
+        said += f" of {unique}; the others were found from before, or their trials ended early"
+    elif unique > executed:
         said += f", {unique - executed} found from before"
-    if naive > unique:
+    if naive > unique and not results.stopped:
         said += f"; separate runs would have cost {naive} ({naive / max(unique, 1):.1f}x)"
     return said
 
