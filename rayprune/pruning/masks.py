@@ -118,7 +118,7 @@ def require_finite(weights: Weights) -> None:
 def apply_(weights: Weights | nn.Module, masks: Masks) -> None:
     """Set the pruned weights to zero, in place, by one fused multiplication.
 
-    It leaves -0.0 where a negative weight was; see `clean_negative_zeros_`.
+    It leaves -0.0 where a negative weight was: zero what is kept as bytes anew.
     """
     named = dict(weights.named_parameters()) if isinstance(weights, nn.Module) else weights
     missing = [name for name in masks if name not in named]
@@ -127,14 +127,6 @@ def apply_(weights: Weights | nn.Module, masks: Masks) -> None:
     if masks:
         with torch.no_grad():
             torch._foreach_mul_([named[name] for name in masks], list(masks.values()))
-
-
-def clean_negative_zeros_(weights: Weights) -> None:
-    """Turn -0.0 into 0.0, in place, so that equal weights are equal bytes."""
-    with torch.no_grad():
-        for weight in weights.values():
-            if weight.is_floating_point():
-                weight.add_(0.0)  # IEEE 754: -0.0 + 0.0 is 0.0
 
 
 def num_weights(masks: Masks) -> int:

@@ -78,9 +78,7 @@ def train_stage(
     check_equal(digest(pruned.masks), "the masks", worker)
     model.load_state_dict(dict(pruned.weights))
     model.to(worker.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    steps_per_epoch = len(dataset.train) // experiment.batch_size
-    rates = stage_rates(experiment, stage, before, pruned, model, steps_per_epoch)
-    training = _prepare(experiment, stage, pruned.masks, model, dataset, worker, rates)
+    training = _prepare(experiment, stage, before, pruned, model, dataset, worker)
     if progress is not None:
         done = restore_progress_(progress, model, training.optimizer, training.sparsifier)
     else:
@@ -141,16 +139,17 @@ class _Training:
 def _prepare(
     experiment: Experiment,
     stage: Stage,
-    masks: Masks,
+    before: Snapshot,
+    pruned: Snapshot,
     model: nn.Module,
     dataset: Dataset,
     worker: Worker,
-    rates: StageRates,
 ) -> _Training:
     """Sparsifier, then DDP, then optimiser: each sees the parameters that the one before made."""
     steps_per_epoch = len(dataset.train) // experiment.batch_size
+    rates = stage_rates(experiment, stage, before, pruned, model, steps_per_epoch)
     example = torch.zeros(1, *dataset.image_shape, device=worker.device)
-    sparsifier = _make_sparsifier(experiment, stage, model, masks, example, steps_per_epoch)
+    sparsifier = _make_sparsifier(experiment, stage, model, pruned.masks, example, steps_per_epoch)
     parallel: nn.Module = model
     if worker.world_size > 1:
         parallel = DistributedDataParallel(

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-IGNORED_PIXEL = 255
+from rayprune.data import IGNORED_PIXEL
 
 
 @dataclass(frozen=True)

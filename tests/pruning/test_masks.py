@@ -6,7 +6,6 @@ from torch import nn
 
 from rayprune.pruning.masks import (
     apply_,
-    clean_negative_zeros_,
     digest,
     keep_largest,
     not_ignored,
@@ -153,12 +152,10 @@ def test_masks_of_another_model_are_refused():
         apply_(nn.Linear(2, 2), {"fc.weight": torch.ones(2, 2, dtype=torch.bool)})
 
 
-def test_negative_zeros_of_a_mask_are_cleaned():
-    weights = {"w": torch.tensor([-3.0, 2.0, -1.0]), "steps": torch.tensor(3)}
+def test_masked_weights_become_zero_of_either_sign():
+    weights = {"w": torch.tensor([-3.0, 2.0, -1.0])}
     apply_(weights, {"w": torch.tensor([False, False, True])})
     assert weights["w"].signbit().tolist() == [True, False, True]
-    clean_negative_zeros_(weights)
-    assert weights["w"].signbit().tolist() == [False, False, True]
     assert weights["w"].tolist() == [0.0, 0.0, -1.0]
 
 
