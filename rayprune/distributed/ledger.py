@@ -137,7 +137,9 @@ class Ledger:
         entry = self._entries[key]
         if entry.slot != slot:
             return False
-        self.executed_epochs += 1
+        known = entry.state.epochs_done
+        # A worker that died between its checkpoint and its word has run one epoch more.
+        self.executed_epochs += epochs_done - known if 0 < known < epochs_done else 1
         entry.attempts = 1  # spot nodes may take a long stage's slots as often as they like
         entry.state = StageState("running", epochs_done, metrics, speed)
         if entry.wanted_by:

@@ -100,6 +100,20 @@ def test_a_slot_that_came_back_goes_on_and_its_dead_ranks_are_sent_away():
     assert ledger.state(lost.stage.key).epochs_done == 1
 
 
+def test_executed_epochs_are_those_that_were_run():
+    ledger = Ledger()
+    submit(ledger, "a")
+    key = ledger.next_stage(0, ledger.join(0), 0).stage.key
+    ledger.epoch_done(0, key, 6, {}, 1.0)  # five were there from before
+    assert ledger.executed_epochs == 1
+    ledger.next_stage(0, ledger.join(0), 0)  # killed after the checkpoint of the seventh
+    ledger.epoch_done(0, key, 8, {}, 1.0)
+    assert ledger.executed_epochs == 3
+    ledger.next_stage(0, ledger.join(0), 0)  # killed before the checkpoint of the ninth
+    ledger.epoch_done(0, key, 9, {}, 1.0)
+    assert ledger.executed_epochs == 4
+
+
 def test_a_stage_that_keeps_killing_its_slot_fails_and_the_others_go_on():
     ledger = Ledger()
     bad = submit(ledger, "bad", seed=1)
