@@ -136,6 +136,8 @@ def epochs_of(results: Results) -> str:
         said += f" of {unique}; the others were found from before, or their trials ended early"
     elif unique > executed:
         said += f", {unique - executed} found from before"
+    elif unique == executed and naive > unique:
+        said += f", each of {unique} unique ones once"
     if naive > unique and not results.stopped:
         said += f"; separate runs would have cost {naive} ({naive / max(unique, 1):.1f}x)"
     return said

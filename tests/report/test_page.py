@@ -72,7 +72,7 @@ def test_page_names_the_best_model_and_what_it_cost() -> None:
     best = max((r for r in table.to_pylist() if r["is_final"]), key=lambda r: r["val_accuracy"])
     assert f"95 % sparsity, test accuracy {100 * best['test_accuracy']:.2f} %" in text
     assert f"Trial {best['trial']}, chosen by the validation accuracy alone" in text
-    assert "36 epochs separate runs would have cost 168 (4.7x)" in text
+    assert "36 epochs each of 36 unique ones once; separate runs would have cost 168 (4.7x)" in text
 
 
 def test_settings_are_listed_best_first_with_numbers_to_sort_by() -> None:

@@ -201,7 +201,7 @@ def test_many_levels_shrink_to_those_where_the_best_changes() -> None:
 def test_epochs_are_compared_with_separate_runs() -> None:
     table = made.schedules_grid()
     assert epochs_of(Results.from_table(table)) == (
-        "36 epochs run; separate runs would have cost 168 (4.7x)"
+        "36 epochs run, each of 36 unique ones once; separate runs would have cost 168 (4.7x)"
     )
     again = made.with_summary(table, made.summary_of(table) | {"executed_epochs": 0})
     assert epochs_of(Results.from_table(again)).startswith("0 epochs run, 36 found from before;")

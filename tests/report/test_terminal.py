@@ -39,7 +39,7 @@ def test_answer_epochs_and_failures_follow_the_table(tmp_path: Path) -> None:
         "trial 12 failed: [bold]no such file",
         "ALLR with 3 epochs keeps 95 % sparsity at -0.3 points of validation accuracy "
         "(dense 89.1 %, one seed), 12.8x fewer multiply-adds in theory.",
-        "36 epochs run; separate runs would have cost 168 (4.7x)",
+        "36 epochs run, each of 36 unique ones once; separate runs would have cost 168 (4.7x)",
     ]
 
 
