@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import io
 import json
 import uuid
 from collections.abc import Mapping, Sequence
@@ -234,9 +233,9 @@ def make_table(
 
 def write_table(folder: str, table: pa.Table) -> None:
     """Write results.parquet. Raises ``StorageError``."""
-    buffer = io.BytesIO()
+    buffer = pa.BufferOutputStream()
     pq.write_table(table, buffer)
-    write_bytes(table_file(folder), buffer.getvalue())
+    write_bytes(table_file(folder), buffer.getvalue().to_pybytes())
 
 
 def read_table(folder: str) -> tuple[pa.Table, dict[str, Any]]:
@@ -245,8 +244,9 @@ def read_table(folder: str) -> tuple[pa.Table, dict[str, Any]]:
     if content is None:
         raise ValueError(f"no results in {folder}: {table_file(folder)} is missing")
     try:
-        # Not pq.read_table: its reader threads outlive it and can abort the process at its exit.
-        table = pq.ParquetFile(io.BytesIO(content)).read(use_threads=False)
+        # From Arrow's own buffer and without its threads: one that still held a Python file as the
+        # process ended would abort it.
+        table = pq.ParquetFile(pa.BufferReader(content), pre_buffer=False).read(use_threads=False)
     except pa.ArrowInvalid as error:
         raise ValueError(f"{table_file(folder)} is not a Parquet table: {error}") from None
     metadata = table.schema.metadata or {}
