@@ -24,7 +24,6 @@ def run_plan(
     storage: str,
     *,
     on_epoch: OnEpoch = lambda report: True,
-    on_stage_end: Callable[[Snapshot], None] = lambda snapshot: None,
 ) -> Snapshot:
     """Run an experiment's stages one after the other; those the storage holds are taken from it.
 
@@ -39,7 +38,6 @@ def run_plan(
         finished = run_stage(experiment, stage, snapshot, worker, storage, on_epoch=on_epoch)
         assert finished is not None, "a plan that is run whole is wanted to its end"
         snapshot, _ = finished
-        on_stage_end(snapshot)
     assert snapshot is not None
     return snapshot
 

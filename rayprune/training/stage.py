@@ -328,7 +328,10 @@ def _record(
     finds_its_own = (
         stage.is_dense and experiment.dense.sparsify and sparsify_goal(experiment) is None
     )
-    counted = {name: masks[name] for name in not_ignored(masks, experiment.prune.ignore)}
+    is_plain = stage.is_dense and experiment.dense.sparsify is None
+    # Trials that ignore other weights share a plain dense run: no pattern is its own.
+    ignore = () if is_plain else experiment.prune.ignore
+    counted = {name: masks[name] for name in not_ignored(masks, ignore)}
     num_images = training.images_per_epoch * stage.epochs
     # Sparsity counts what may be pruned; the other numbers are of the whole network.
     cost = vars(network_cost(experiment, training.dataset, masks)) | {"sparsity": sparsity(counted)}

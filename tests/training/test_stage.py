@@ -169,3 +169,12 @@ def test_test_images_are_read_once_a_stage(small, tmp_path, monkeypatch):
     )
     run_plan(wanted, WORKER, str(tmp_path))
     assert sum(read) == 2 and len(read) > 4
+
+
+def test_a_dense_run_does_not_depend_on_what_its_trials_ignore(small, tmp_path):
+    """It is shared: a pattern that matches nothing is one trial's mistake, in its own cycle."""
+    wrong = experiment(small, prune={"sparsity": 0.9, "ignore": ["no_such_layer"]})
+    with pytest.raises(ValueError, match=r"prune\.ignore must match.*'no_such_layer'"):
+        run_plan(wrong, WORKER, str(tmp_path))
+    dense = make_plan(experiment(small))[0]
+    assert finished_records(str(tmp_path), dense.key) is not None
