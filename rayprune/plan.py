@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rayprune.config import OWN_SCHEDULES, Experiment
-from rayprune.sparsification import shortest_run
+from rayprune.config.sparsify import shortest_run
 
 DEFAULT_DENSE_EPOCHS = 12
 DEFAULT_RETRAIN_EPOCHS = 2

@@ -14,12 +14,14 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from rayprune.load import default_storage, load_experiment, make_trials
+from rayprune.config.load import load_experiment
+from rayprune.results.files import default_storage
+from rayprune.trials import make_trials
 from rayprune.tune import check, complain, run_study
 
 if TYPE_CHECKING:
     from rayprune.config import Study
-    from rayprune.load import TrialPlan
+    from rayprune.trials import TrialPlan
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -38,8 +40,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run_local(study: Study, trial: TrialPlan) -> int:
     """The same stages and the same files without Ray, in this process or on torchrun's ranks."""
-    from rayprune.finish import finish
-    from rayprune.outcome import Outcome, write_outcome, write_study
+    from rayprune.console.finish import finish
+    from rayprune.results.outcome import Outcome, write_outcome, write_study
     from rayprune.training.run import run_plan
     from rayprune.training.stage import EpochReport
     from rayprune.training.worker import local_worker, prepare_process

@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from rayprune.load import load_study, make_trials
+from rayprune.config.load import load_study
+from rayprune.trials import make_trials
 
 if TYPE_CHECKING:
     from rayprune.config import Study
-    from rayprune.load import TrialPlan
+    from rayprune.trials import TrialPlan
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -32,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ValueError as error:
         return complain(error)
     if options.dry_run:
-        from rayprune.dry_run import print_plan
+        from rayprune.console.dry_run import print_plan
 
         print_plan(console, study, trials)
         return 0
@@ -42,9 +43,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def run_study(study: Study, trials: Sequence[TrialPlan], console: Console) -> int:
     """Search, write best model and report, and print what came out; gives the exit code."""
     # Ray and torch are seconds of import: not for --help, --dry-run or a mistake.
-    from rayprune.distributed.display import Display
+    from rayprune.console.finish import finish
+    from rayprune.console.progress import Display
     from rayprune.distributed.search import search
-    from rayprune.finish import finish
 
     try:
         with Display(console, trials, study.search.metric) as display:

@@ -1,6 +1,6 @@
 """Records of stages for tests that need some."""
 
-from rayprune.results import StageRecord
+from rayprune.results.record import StageRecord
 
 
 def record(**fields):

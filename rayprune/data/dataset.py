@@ -11,7 +11,7 @@ from torch import Tensor
 from rayprune import config
 from rayprune.data.augment import Augmentation
 from rayprune.data.check import check_augmentation, check_data
-from rayprune.data.labels import numbered_classes
+from rayprune.data.class_numbers import numbered_classes
 from rayprune.data.named import open_named
 from rayprune.data.parquet import open_parquet
 from rayprune.data.reader import Reader, read_all, readable_rows

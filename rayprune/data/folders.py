@@ -10,7 +10,7 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from rayprune.data.decode import Mode, common_mode, decode
+from rayprune.data.images import Mode, common_mode, decode
 from rayprune.data.sources import BadSampleError, Sources
 
 NUM_FIRST = 16  # images that decide between grey and colour

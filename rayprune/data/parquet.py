@@ -16,8 +16,8 @@ import pyarrow.compute as pc
 from torch import Tensor
 
 from rayprune import config
-from rayprune.data.decode import Mode, common_mode, decode
-from rayprune.data.labels import NO_LABEL, is_text, to_classes
+from rayprune.data.class_numbers import NO_LABEL, is_text, to_classes
+from rayprune.data.images import Mode, common_mode, decode
 from rayprune.data.mapped import mapped_column
 from rayprune.data.parquet_files import Part, check_schema, class_names, find_parts
 from rayprune.data.sources import BadSampleError, Sources

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from pyarrow import fs
 
 from rayprune import config
-from rayprune.data.labels import is_label
+from rayprune.data.class_numbers import is_label
 
 
 @dataclass(frozen=True)

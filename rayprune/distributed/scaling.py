@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 
-from rayprune.config import Scaling
-from rayprune.load import ConfigError
+from rayprune.config import ConfigError, Scaling
 
 
 def check_scaling(scaling: Scaling) -> None:

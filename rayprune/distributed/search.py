@@ -15,13 +15,14 @@ from ray.tune.schedulers import ASHAScheduler
 
 from rayprune import results
 from rayprune.config import Scaling, Study
-from rayprune.distributed.cluster import ON_HEAD, LedgerActor, View, connect, num_slots
+from rayprune.distributed.actor import ON_HEAD, LedgerActor, View, connect, num_slots
 from rayprune.distributed.ledger import StageState
-from rayprune.distributed.slot import run_slot
+from rayprune.distributed.slots import run_slot
 from rayprune.distributed.trial import Withdraw, run_trial
-from rayprune.load import TrialPlan, default_storage
-from rayprune.outcome import Outcome, write_outcome, write_study
-from rayprune.results import StageRecord
+from rayprune.results.files import default_storage
+from rayprune.results.outcome import Outcome, write_outcome, write_study
+from rayprune.results.record import StageRecord
+from rayprune.trials import TrialPlan
 
 VIEW_EVERY_S = 0.5
 SLOT_START_S = 30.0  # how long all else lets the first slot start alone

@@ -11,8 +11,8 @@ import ray.train
 import ray.train.torch
 
 from rayprune.distributed.ledger import Run, Stop, Wait
-from rayprune.pruning.snapshot import Snapshot, decode
-from rayprune.results import load_snapshot
+from rayprune.results.stages import load_snapshot
+from rayprune.snapshot.encoding import Snapshot, decode
 from rayprune.training.run import run_stage
 from rayprune.training.stage import EpochReport
 from rayprune.training.worker import Worker, from_first, prepare_process

@@ -11,7 +11,7 @@ from typing import Any
 import ray
 from ray import tune
 
-from rayprune.load import TrialPlan
+from rayprune.trials import TrialPlan
 
 
 def run_trial(

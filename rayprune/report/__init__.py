@@ -4,17 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from rayprune.console.summary import print_summary
 from rayprune.report.sentence import answer, summary_table
-from rayprune.report.settings import best_trial, location, read_results
-from rayprune.report.terminal import print_summary
-from rayprune.results import (
-    delete,
-    plots_folder,
-    read_bytes,
-    report_file,
-    study_file,
-    write_bytes,
-)
+from rayprune.results.comparison import best_trial, location, read_results
+from rayprune.results.files import plots_folder, report_file, study_file
+from rayprune.results.storage import delete, read_bytes, write_bytes
 
 __all__ = ["answer", "best_trial", "print_summary", "summary_table", "write_report"]
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from rich.console import Console
 
 from rayprune.report import print_summary, write_report
-from rayprune.results import StorageError
+from rayprune.results.storage import StorageError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -9,7 +9,6 @@ from typing import Any
 
 import altair as alt
 
-from rayprune.report.labels import MOST_COLOURS
 from rayprune.report.marks import (
     COLOURS,
     GREY,
@@ -29,7 +28,8 @@ from rayprune.report.marks import (
     with_sparsity,
 )
 from rayprune.report.sentence import percent, show
-from rayprune.report.settings import Results, Setting, stage_means
+from rayprune.results.comparison import Results, Setting, stage_means
+from rayprune.results.labels import MOST_COLOURS
 
 NAMES = ("cost", "settings", "sparsity", "retraining", "peaks")
 MOST_PANELS = 4

@@ -7,9 +7,9 @@ from typing import Any
 
 import altair as alt
 
-from rayprune.report.labels import MOST_COLOURS
 from rayprune.report.sentence import change_name, metric_name, percent, show, show_change
-from rayprune.report.settings import Mean, Results, Setting
+from rayprune.results.comparison import Mean, Results, Setting
+from rayprune.results.labels import MOST_COLOURS
 
 WIDTH = 800
 ROW_WIDTH = WIDTH - 200  # of charts with names at their side

@@ -23,7 +23,7 @@ from rayprune.report.sentence import (
     show,
     show_change,
 )
-from rayprune.report.settings import Mean, Results, Row, Setting, best_final
+from rayprune.results.comparison import Mean, Results, Row, Setting, best_final
 
 if TYPE_CHECKING:
     from rayprune.report.charts import Plot

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import pyarrow as pa
 
-from rayprune.report.settings import Mean, Results, Setting
+from rayprune.results.comparison import Mean, Results, Setting
 
 TOLERATED_LOSS = 0.01  # "close to dense": one point of a metric in percent, 1 % of any other
 

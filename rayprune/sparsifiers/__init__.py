@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from torch import nn
 
+from rayprune.config.sparsify import Options
 from rayprune.pruning.masks import Masks
-from rayprune.sparsification import Options
+from rayprune.sparsifiers.base import Sparsifier
 from rayprune.sparsifiers.cs import ContinuousSparsification
 from rayprune.sparsifiers.dnw import DiscoveringNeuralWirings
 from rayprune.sparsifiers.dpf import DynamicPruningWithFeedback
@@ -17,7 +18,6 @@ from rayprune.sparsifiers.dst import DynamicSparseTraining
 from rayprune.sparsifiers.gmp import GradualMagnitudePruning
 from rayprune.sparsifiers.gsm import GlobalSparseMomentum
 from rayprune.sparsifiers.lc import LearningCompression
-from rayprune.sparsifiers.protocol import Sparsifier
 from rayprune.sparsifiers.rigl import RiggedLottery
 from rayprune.sparsifiers.str import SoftThresholdReparametrization
 

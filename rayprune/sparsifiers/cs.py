@@ -19,8 +19,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from rayprune.config.sparsify import Cs
 from rayprune.pruning.masks import Masks
-from rayprune.sparsification import Cs
 from rayprune.sparsifiers.reparametrized import Reparametrized, SparseWeight
 
 

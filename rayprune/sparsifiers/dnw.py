@@ -8,7 +8,7 @@ allocation (the paper: the same in each).
 
 from __future__ import annotations
 
-from rayprune.sparsification import Dnw
+from rayprune.config.sparsify import Dnw
 from rayprune.sparsifiers.masked_forward import MaskedForward
 
 

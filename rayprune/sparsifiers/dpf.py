@@ -11,9 +11,9 @@ that rises as `s (1 - (1 - t / t_end)^3)` to the goal `s`, `t_end` being 3/4 of 
 
 from __future__ import annotations
 
-from rayprune.sparsification import Dpf
+from rayprune.config.sparsify import Dpf
+from rayprune.sparsifiers.base import all_kept, set_
 from rayprune.sparsifiers.masked_forward import MaskedForward
-from rayprune.sparsifiers.protocol import all_kept, set_
 
 
 class DynamicPruningWithFeedback(MaskedForward):

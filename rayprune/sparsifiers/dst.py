@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rayprune.sparsification import Dst
+from rayprune.config.sparsify import Dst
 from rayprune.sparsifiers.reparametrized import Reparametrized, SparseWeight
 
 LEAST_DENSITY = 0.01

@@ -14,11 +14,11 @@ from __future__ import annotations
 
 import torch
 
+from rayprune.config.sparsify import Gmp
 from rayprune.pruning.allocation import prune_weights
 from rayprune.pruning.masks import Masks, num_pruned
-from rayprune.sparsification import Gmp
+from rayprune.sparsifiers.base import all_kept, forget_momentum_, set_, zero_
 from rayprune.sparsifiers.masked_forward import MaskedForward
-from rayprune.sparsifiers.protocol import all_kept, forget_momentum_, set_, zero_
 
 
 def target_sparsities(sparsity: float, *, epochs: int, interval: int) -> dict[int, float]:

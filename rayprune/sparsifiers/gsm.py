@@ -14,9 +14,9 @@ from __future__ import annotations
 
 import torch
 
+from rayprune.config.sparsify import Gsm
 from rayprune.pruning.masks import keep_largest
-from rayprune.sparsification import Gsm
-from rayprune.sparsifiers.protocol import Sparsifier
+from rayprune.sparsifiers.base import Sparsifier
 
 
 class GlobalSparseMomentum(Sparsifier):

@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import torch
 
-from rayprune.sparsification import Lc
-from rayprune.sparsifiers.protocol import Sparsifier
+from rayprune.config.sparsify import Lc
+from rayprune.sparsifiers.base import Sparsifier
 
 
 class LearningCompression(Sparsifier):

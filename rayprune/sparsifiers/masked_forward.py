@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from rayprune.sparsifiers.protocol import Sparsifier, copy_
+from rayprune.sparsifiers.base import Sparsifier, copy_
 
 
 class MaskedForward(Sparsifier):

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from rayprune.pruning.masks import Masks
-from rayprune.sparsifiers.protocol import Sparsifier, zero_
+from rayprune.sparsifiers.base import Sparsifier, zero_
 
 
 class SparseWeight(nn.Module):

@@ -17,10 +17,10 @@ import math
 import torch
 from torch import Tensor
 
+from rayprune.config.sparsify import RigL
 from rayprune.pruning.allocation import layer_counts
 from rayprune.pruning.masks import Masks, keep_largest
-from rayprune.sparsification import RigL
-from rayprune.sparsifiers.protocol import Sparsifier, all_kept, forget_momentum_, set_, zero_
+from rayprune.sparsifiers.base import Sparsifier, all_kept, forget_momentum_, set_, zero_
 
 
 def replace_connections(

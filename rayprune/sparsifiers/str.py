@@ -14,7 +14,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from rayprune.sparsification import Str
+from rayprune.config.sparsify import Str
 from rayprune.sparsifiers.reparametrized import Reparametrized, SparseWeight
 
 

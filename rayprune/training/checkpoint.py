@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from rayprune.pruning.snapshot import decode_tensors, encode_tensors
+from rayprune.snapshot.encoding import decode_tensors, encode_tensors
 from rayprune.sparsifiers import Sparsifier
 
 MODEL, MOMENTUM, SPARSIFIER = "model:", "momentum:", "sparsifier:"

@@ -12,7 +12,7 @@ from rayprune.data import Dataset
 from rayprune.models import build_model
 from rayprune.pruning.flops import Cost, cost, multiply_adds
 from rayprune.pruning.masks import Masks, prunable
-from rayprune.pruning.snapshot import Snapshot
+from rayprune.snapshot.encoding import Snapshot
 from rayprune.training.order import derive_seed
 
 

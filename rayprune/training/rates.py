@@ -9,9 +9,9 @@ from torch import nn
 from rayprune.config import OWN_SCHEDULES, Experiment
 from rayprune.plan import Stage, dense_epochs, dense_schedule
 from rayprune.pruning.masks import not_ignored
-from rayprune.pruning.prune import norm_drop
-from rayprune.pruning.snapshot import Snapshot
 from rayprune.schedules import DenseLRs, Schedule, allr_scale, dense_lrs, retrain_lrs
+from rayprune.snapshot.encoding import Snapshot
+from rayprune.snapshot.prune import norm_drop
 
 
 @dataclass(frozen=True)

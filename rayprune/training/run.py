@@ -9,8 +9,8 @@ from rayprune import results
 from rayprune.config import Data, Experiment
 from rayprune.data import Dataset, load_data
 from rayprune.plan import Stage, make_plan
-from rayprune.pruning.prune import prune
-from rayprune.pruning.snapshot import Snapshot, decode, encode
+from rayprune.snapshot.encoding import Snapshot, decode, encode
+from rayprune.snapshot.prune import prune
 from rayprune.training.network import initial_snapshot, make_model
 from rayprune.training.stage import EpochReport, Hooks, train_stage
 from rayprune.training.worker import Worker, from_first

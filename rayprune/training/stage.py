@@ -14,16 +14,16 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim import SGD
 
 from rayprune.config import Experiment
+from rayprune.config.sparsify import Options
 from rayprune.data import NUM_RANDOMS, Dataset, Split
 from rayprune.plan import Stage, sparsify_goal
 from rayprune.pruning.allocation import emptied_layers
 from rayprune.pruning.masks import Masks, apply_, digest, not_ignored, sparsity
-from rayprune.pruning.snapshot import Snapshot
 from rayprune.pruning.structured import channel_masks
-from rayprune.results import StageRecord
-from rayprune.sparsification import Options
+from rayprune.results.record import StageRecord
+from rayprune.snapshot.encoding import Snapshot
 from rayprune.sparsifiers import Sparsifier, make_sparsifier
-from rayprune.sparsifiers.protocol import zero_
+from rayprune.sparsifiers.base import zero_
 from rayprune.training.checkpoint import Progress, encode_progress, restore_progress_
 from rayprune.training.evaluate import evaluate, laid_out, recalibrate_batch_norm_
 from rayprune.training.network import network_cost

@@ -11,13 +11,14 @@ import torch
 from torch.optim import SGD
 
 from rayprune.config import Prune
-from rayprune.load import load_study, make_trials, shipped_studies
+from rayprune.config.load import load_study, shipped_studies
 from rayprune.models import build_model
 from rayprune.plan import Stage, count_epochs
 from rayprune.pruning.masks import apply_
-from rayprune.pruning.prune import prune
-from rayprune.pruning.snapshot import decode, encode
+from rayprune.snapshot.encoding import decode, encode
+from rayprune.snapshot.prune import prune
 from rayprune.training.network import initial_snapshot
+from rayprune.trials import make_trials
 
 pytestmark = pytest.mark.slow
 

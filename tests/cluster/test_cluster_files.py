@@ -17,7 +17,8 @@ from ray.autoscaler._private.util import prepare_config, validate_config
 
 import rayprune
 from rayprune.config import Scaling
-from rayprune.load import load_study, make_trials
+from rayprune.config.load import load_study
+from rayprune.trials import make_trials
 
 CLUSTER = Path(rayprune.__file__).parents[1] / "cluster"
 FILES = sorted(CLUSTER.glob("*.yaml"))

@@ -8,11 +8,11 @@ import torchvision
 from safetensors.torch import load_file
 
 from rayprune.config import Experiment
-from rayprune.export import write_model
+from rayprune.exporting.model_files import write_model
 from rayprune.plan import make_plan
 from rayprune.pruning.masks import num_pruned, num_weights
-from rayprune.pruning.snapshot import decode, encode
-from rayprune.results import finished_records, load_snapshot
+from rayprune.results.stages import finished_records, load_snapshot
+from rayprune.snapshot.encoding import decode, encode
 from rayprune.training.run import run_plan
 from rayprune.training.worker import Worker
 

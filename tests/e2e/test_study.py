@@ -15,9 +15,11 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from rayprune.load import load_study, make_trials
-from rayprune.pruning.snapshot import decode
-from rayprune.results import epoch_file, load_snapshot
+from rayprune.config.load import load_study
+from rayprune.results.files import epoch_file
+from rayprune.results.stages import load_snapshot
+from rayprune.snapshot.encoding import decode
+from rayprune.trials import make_trials
 
 SPACE = {"retrain.schedule": {"grid": ["llr", "allr"]}, "retrain.epochs": {"grid": [1, 2]}}
 

@@ -7,9 +7,10 @@ import pytest
 import torch
 import yaml
 
-from rayprune.load import load_experiment, make_trials
-from rayprune.pruning.snapshot import decode
-from rayprune.results import load_snapshot
+from rayprune.config.load import load_experiment
+from rayprune.results.stages import load_snapshot
+from rayprune.snapshot.encoding import decode
+from rayprune.trials import make_trials
 
 
 @pytest.fixture

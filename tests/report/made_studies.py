@@ -12,15 +12,11 @@ from typing import Any
 
 import pyarrow as pa
 
-from rayprune.results import (
-    TABLE_KEY,
-    StageRecord,
-    TrialResult,
-    make_table,
-    study_file,
-    write_bytes,
-    write_table,
-)
+from rayprune.results.files import study_file
+from rayprune.results.outcome import TrialResult
+from rayprune.results.record import StageRecord
+from rayprune.results.storage import write_bytes
+from rayprune.results.table import TABLE_KEY, make_table, write_table
 
 DENSE_EPOCHS, NUM_PARAMETERS, FLOPS = 12, 853_018, 125_485_696
 # Points of accuracy that a schedule loses at 95 % after one epoch of retraining.

@@ -11,7 +11,7 @@ import pytest
 
 from rayprune.report.charts import NAMES, Plot, make_plots, vega_lite_version
 from rayprune.report.marks import MANY, theme
-from rayprune.report.settings import Results
+from rayprune.results.comparison import Results
 
 STUDIES = {
     "schedules": (made.schedules_grid, ["cost", "retraining", "peaks"]),

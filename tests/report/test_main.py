@@ -54,5 +54,5 @@ def test_importing_the_report_is_cheap() -> None:
     code = "import sys, rayprune.report; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     loaded = set(done.stdout.split())
-    assert "rayprune.report.settings" in loaded
+    assert "rayprune.results.comparison" in loaded
     assert not loaded & {"torch", "ray", "altair", "vl_convert", "pandas", "jinja2"}

@@ -12,7 +12,7 @@ import pytest
 
 from rayprune.report import answer, write_report
 from rayprune.report.page import duration, render_page
-from rayprune.report.settings import Results
+from rayprune.results.comparison import Results
 
 EVIL = "</script><script>alert(1)</script>"
 

@@ -10,8 +10,8 @@ import pytest
 
 from rayprune.report import answer, summary_table
 from rayprune.report.sentence import best_by_level, epochs_of, metric_name, percent, show_change
-from rayprune.report.settings import Mean, Results
-from rayprune.results import TrialResult
+from rayprune.results.comparison import Mean, Results
+from rayprune.results.outcome import TrialResult
 
 SPEEDUP = 0.05**-0.85  # of the made records at 95 %
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from rayprune.config.sparsify import Options
 from rayprune.pruning.masks import apply_, prunable
-from rayprune.sparsification import Options
 from rayprune.sparsifiers import Sparsifier, make_sparsifier
 
 

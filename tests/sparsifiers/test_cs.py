@@ -2,7 +2,7 @@ import pytest
 import torch
 from stepping import ByHand
 
-from rayprune.sparsification import Cs
+from rayprune.config.sparsify import Cs
 
 
 def test_soft_mask_and_the_gradients_of_weight_and_mask_parameter():

@@ -1,7 +1,7 @@
 import torch
 from stepping import ByHand
 
-from rayprune.sparsification import Dnw
+from rayprune.config.sparsify import Dnw
 
 
 def test_the_largest_half_in_the_forward_pass_and_the_gradient_for_all():

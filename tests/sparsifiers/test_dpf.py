@@ -2,8 +2,8 @@ import pytest
 import torch
 from stepping import ByHand
 
+from rayprune.config.sparsify import Dpf
 from rayprune.pruning.masks import num_pruned
-from rayprune.sparsification import Dpf
 
 
 def test_gradient_at_the_masked_weights_updates_the_dense_ones():

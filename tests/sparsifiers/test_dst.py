@@ -3,7 +3,7 @@ import math
 import torch
 from stepping import ByHand
 
-from rayprune.sparsification import Dst
+from rayprune.config.sparsify import Dst
 from rayprune.sparsifiers.dst import Step
 
 

@@ -2,8 +2,8 @@ import pytest
 import torch
 from stepping import ByHand
 
+from rayprune.config.sparsify import Gmp
 from rayprune.pruning.masks import num_pruned
-from rayprune.sparsification import Gmp
 from rayprune.sparsifiers.gmp import target_sparsities
 
 

@@ -1,7 +1,7 @@
 import torch
 from stepping import ByHand
 
-from rayprune.sparsification import Gsm
+from rayprune.config.sparsify import Gsm
 
 
 def test_only_the_most_important_half_gets_its_gradient():

@@ -1,7 +1,7 @@
 import torch
 from stepping import ByHand
 
-from rayprune.sparsification import Lc
+from rayprune.config.sparsify import Lc
 
 
 def test_only_the_smallest_half_decays():

@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.multiprocessing as multiprocessing
 from stepping import Training, begin
-from test_protocol import EPOCHS, OPTIONS, STEPS, made_batches, made_model
+from test_base import EPOCHS, OPTIONS, STEPS, made_batches, made_model
 from torch import distributed
 from torch.nn.parallel import DistributedDataParallel
 

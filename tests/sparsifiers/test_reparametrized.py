@@ -3,7 +3,7 @@ import torch
 from stepping import begin
 from torch import nn
 
-from rayprune.sparsification import Cs, Dst, Str
+from rayprune.config.sparsify import Cs, Dst, Str
 
 every_method = pytest.mark.parametrize(
     "options",

@@ -3,8 +3,8 @@ import torch
 from stepping import ByHand
 from torch import nn
 
+from rayprune.config.sparsify import RigL
 from rayprune.pruning.allocation import layer_counts
-from rayprune.sparsification import RigL
 from rayprune.sparsifiers.rigl import replace_connections
 
 

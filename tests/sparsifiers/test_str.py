@@ -3,7 +3,7 @@ import math
 import torch
 from stepping import ByHand
 
-from rayprune.sparsification import Str
+from rayprune.config.sparsify import Str
 
 
 def test_soft_threshold_and_the_gradient_of_theta():

@@ -7,7 +7,8 @@ from torch import nn
 from rayprune.config import Experiment
 from rayprune.plan import count_epochs, make_plan
 from rayprune.pruning.masks import num_pruned, num_weights, sparsity
-from rayprune.results import epoch_file, read_bytes
+from rayprune.results.files import epoch_file
+from rayprune.results.storage import read_bytes
 from rayprune.sparsifiers import NAMES
 from rayprune.training.network import make_model
 from rayprune.training.run import load_dataset, run_plan, run_stage

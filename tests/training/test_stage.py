@@ -5,8 +5,10 @@ import torch
 
 from rayprune.config import Experiment
 from rayprune.plan import make_plan
-from rayprune.pruning.snapshot import encode
-from rayprune.results import epoch_file, finished_records, read_bytes, snapshot_file
+from rayprune.results.files import epoch_file, snapshot_file
+from rayprune.results.stages import finished_records
+from rayprune.results.storage import read_bytes
+from rayprune.snapshot.encoding import encode
 from rayprune.training.run import load_dataset, run_plan, run_stage
 from rayprune.training.stage import TrainingDivergedError
 from rayprune.training.worker import Worker
@@ -108,8 +110,8 @@ def test_an_interrupted_stage_ends_with_the_bits_of_an_undisturbed_one(
 
 
 def run_plan_to(wanted, storage, index):
-    from rayprune.pruning.snapshot import decode
-    from rayprune.results import load_snapshot
+    from rayprune.results.stages import load_snapshot
+    from rayprune.snapshot.encoding import decode
 
     return decode(load_snapshot(storage, make_plan(wanted)[index].key))
 

@@ -1,0 +1,39 @@
+"""What to compute, as frozen values: read, checked in full, and never changed afterwards."""
+
+from rayprune.config.experiment import (
+    OWN_SCHEDULES,
+    Allr,
+    Budget,
+    Data,
+    Dense,
+    Experiment,
+    Model,
+    Optim,
+    ParquetFiles,
+    Prune,
+    Retrain,
+)
+from rayprune.config.load import ConfigError, load_study
+from rayprune.config.study import Dimension, EarlyStop, Scaling, Search, Space, Study
+
+__all__ = [
+    "OWN_SCHEDULES",
+    "Allr",
+    "Budget",
+    "ConfigError",
+    "Data",
+    "Dense",
+    "Dimension",
+    "EarlyStop",
+    "Experiment",
+    "Model",
+    "Optim",
+    "ParquetFiles",
+    "Prune",
+    "Retrain",
+    "Scaling",
+    "Search",
+    "Space",
+    "Study",
+    "load_study",
+]

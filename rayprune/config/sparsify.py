@@ -1,0 +1,152 @@
+"""Options of the methods that sparsify during the dense training: one frozen value a method.
+
+``dense: {sparsify: {method: gmp, sparsity: 0.9}}`` names a method and sets its options; the methods
+themselves are in ``rayprune/sparsifiers``. GMP, GSM, LC, DPF, DNW and RigL are told a goal
+sparsity. STR, CS and DST find their own: their options only push it up or down.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from rayprune.config.frozen import Frozen
+
+Goal = Annotated[float, Field(ge=0, lt=1)]
+Allocation = Literal["global", "uniform", "uniform_plus", "erk", "lamp"]
+
+
+class Options(Frozen):
+    """What all methods' options have in common."""
+
+    method: str = "none"
+    """Names the method."""
+
+
+class WithGoal(Options):
+    """A method that removes the smallest weights down to a goal."""
+
+    sparsity: Goal | None = None
+    """Goal, in [0, 1); null takes `prune.sparsity`."""
+    allocation: Allocation = "global"
+    """How the removed weights are shared out over the layers."""
+
+
+class Gmp(WithGoal):
+    """Gradual magnitude pruning (Zhu & Gupta 2017)."""
+
+    method: Literal["gmp"] = "gmp"
+    """Names the method."""
+    interval: Annotated[int, Field(ge=1)] | None = None
+    """Epochs between two prune steps, at most half of the run; null takes a tenth of the run."""
+    recover: bool = True
+    """Masked weights keep their value (they only decay) and may be chosen again at the next prune
+    step; false: once removed, always removed."""
+
+
+class Gsm(WithGoal):
+    """Global sparse momentum (Ding et al. 2019)."""
+
+    method: Literal["gsm"] = "gsm"
+    """Names the method."""
+    momentum: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """Momentum of the prunable weights, in (0, 1): passive weights decay as fast as
+    weight_decay / (1 - momentum), but so do the steps of the others grow, and the paper's .99 wants
+    a learning rate of about .005; null takes `optim.momentum`."""
+    weight_decay: Annotated[float, Field(ge=0)] | None = None
+    """Decay of the prunable weights; null takes `optim.weight_decay`. Runs of about 500 steps at
+    learning rate .1 need about .01."""
+
+
+class Lc(WithGoal):
+    """Learning-compression (Carreira-Perpinan & Idelbayev 2018)."""
+
+    method: Literal["lc"] = "lc"
+    """Names the method."""
+    weight_decay: Annotated[float, Field(ge=0)] | None = None
+    """Decay of the smallest prunable weights (the largest have none); null takes
+    `optim.weight_decay`. Runs of about 500 steps at learning rate .1 need about .1."""
+
+
+class Dpf(WithGoal):
+    """Dynamic pruning with feedback (Lin et al. 2020)."""
+
+    method: Literal["dpf"] = "dpf"
+    """Names the method."""
+    interval: Annotated[int, Field(ge=1)] = 16
+    """Training steps between two renewals of the mask."""
+    ramp: Annotated[float, Field(gt=0, le=1)] = 0.75
+    """Part of the run after which the goal is reached, in (0, 1]."""
+
+
+class Dnw(WithGoal):
+    """Discovering neural wirings (Wortsman et al. 2019)."""
+
+    method: Literal["dnw"] = "dnw"
+    """Names the method."""
+    allocation: Allocation = "erk"
+    """How the removed weights are shared out over the layers. The paper's uniform starves small
+    layers; global can leave a layer of small initial weights empty from the first step."""
+
+
+class Str(Options):
+    """Soft threshold weight reparametrization (Kusupati et al. 2020). Finds its sparsity."""
+
+    method: Literal["str"] = "str"
+    """Names the method."""
+    theta_init: float = -5.0
+    """Start value of each layer's theta; the threshold is sigmoid(theta). Larger is sparser."""
+    theta_decay: Annotated[float, Field(ge=0)] | None = None
+    """Weight decay of theta, which pulls the threshold up to .5; null takes `optim.weight_decay`.
+    Larger is sparser, and too large empties the model; runs of about 500 steps at learning rate .1
+    need .02 to .1."""
+
+
+class Cs(Options):
+    """Continuous sparsification (Savarese et al. 2020). Finds its sparsity."""
+
+    method: Literal["cs"] = "cs"
+    """Names the method."""
+    mask_init: float = 0.0
+    """Start value m_0 of each weight's mask parameter. Smaller is sparser."""
+    beta_final: Annotated[float, Field(ge=1)] = 2000.0
+    """Sharpness of the soft mask at the end of the run; it starts at 1. The paper's 200 leaves the
+    masks of a run of 500 steps soft, and the model is lost when they are made hard."""
+    penalty: Annotated[float, Field(ge=0)] = 1e-5
+    """Strength of the penalty on the sum of all soft masks. Larger is sparser."""
+
+
+class Dst(Options):
+    """Dynamic sparse training (Liu et al. 2020). Finds its sparsity."""
+
+    method: Literal["dst"] = "dst"
+    """Names the method."""
+    penalty: Annotated[float, Field(ge=0)] = 2e-3
+    """Strength of the penalty sum(exp(-threshold)). Larger is sparser, until a layer comes down to
+    1 % and is reset."""
+
+
+class RigL(Options):
+    """Rigging the lottery (Evci et al. 2020): sparse from the first step."""
+
+    method: Literal["rigl"] = "rigl"
+    """Names the method."""
+    sparsity: Goal | None = None
+    """Goal, in [0, 1); null takes `prune.sparsity`."""
+    interval: Annotated[int, Field(ge=1)] = 100
+    """Training steps between two changes of the connections."""
+    fraction: Annotated[float, Field(gt=0, le=1)] = 0.3
+    """Part of a layer's connections that the first change replaces (alpha); falls as a cosine."""
+    end: Annotated[float, Field(gt=0, le=1)] = 0.75
+    """Part of the run after which connections stay, in (0, 1]."""
+
+
+Sparsify = Annotated[
+    Gmp | Gsm | Lc | Dpf | Dnw | Str | Cs | Dst | RigL, Field(discriminator="method")
+]
+
+
+def shortest_run(options: Options) -> int:
+    """Epochs that a method's run must have at least: GMP prunes once and trains on after it."""
+    return 2 * (options.interval or 1) if isinstance(options, Gmp) else 1

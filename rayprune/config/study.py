@@ -1,0 +1,130 @@
+"""An experiment, the search space around it, and where it runs."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Discriminator, Field, Tag, model_validator
+
+from rayprune.config.experiment import Experiment
+from rayprune.config.frozen import Frozen
+
+
+class EarlyStop(Frozen):
+    """Ray Tune's asynchronous successive halving, over the epochs of retraining."""
+
+    grace_epochs: Annotated[int, Field(ge=1)] = 1
+    """No trial is stopped before this many epochs after the dense run."""
+    reduction: Annotated[int, Field(ge=2)] = 3
+    """At each rung the best 1/reduction of the trials go on."""
+
+
+class Dimension(Frozen):
+    """One searched field; exactly one of its fields is given."""
+
+    grid: tuple[Any, ...] | None = None
+    """Every value, in combination with every value of the other grids."""
+    cases: dict[str, dict[str, Any]] | None = None
+    """Named bundles of field values, tried like a grid; the dimension's own name is a label."""
+    choice: tuple[Any, ...] | None = None
+    """A value at random."""
+    uniform: tuple[float, float] | None = None
+    """A number at random between low and high."""
+    log_uniform: tuple[float, float] | None = None
+    """A positive number at random, uniform in its logarithm."""
+    integers: tuple[int, int] | None = None
+    """A whole number at random, both ends included."""
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> Dimension:
+        kinds = [k for k in type(self).model_fields if getattr(self, k) is not None]
+        if len(kinds) != 1:
+            raise ValueError(f"takes exactly one of {', '.join(type(self).model_fields)}")
+        values = getattr(self, kinds[0])
+        if not values:
+            raise ValueError(f"{kinds[0]} is empty")
+        if kinds[0] in ("uniform", "log_uniform", "integers") and values[0] > values[1]:
+            raise ValueError(f"{kinds[0]} must be [low, high], got {list(values)}")
+        if kinds[0] == "log_uniform" and values[0] <= 0:
+            raise ValueError(f"log_uniform must be > 0, got {list(values)}")
+        return self
+
+
+Space = dict[str, Dimension]
+ONE_SPACE, SEVERAL_SPACES = "one space", "several spaces"  # tags that errors would otherwise show
+Spaces = Annotated[
+    Annotated[Space, Tag(ONE_SPACE)] | Annotated[tuple[Space, ...], Tag(SEVERAL_SPACES)],
+    Discriminator(lambda v: SEVERAL_SPACES if isinstance(v, list | tuple) else ONE_SPACE),
+]
+
+
+class Search(Frozen):
+    """What is tried, and what counts as best."""
+
+    space: Spaces = Field(default_factory=dict)
+    """Field paths inside the experiment and the values to try; a list of spaces is their union."""
+    num_samples: Annotated[int, Field(ge=1)] = 1
+    """Draws of the random dimensions, for each point of the grid."""
+    seeds: tuple[Annotated[int, Field(ge=0)], ...] = ()
+    """Every point is run once with each of these experiment seeds."""
+    metric: Literal["val_accuracy", "val_loss", "val_mean_iou"] = "val_accuracy"
+    """What the table is sorted by; the test split chooses nothing."""
+    early_stop: EarlyStop | None = None
+    """Stop weak trials early."""
+    max_concurrent: Annotated[int, Field(ge=1)] | None = None
+    """Trials that wait for stages at the same time; as many as keep the slots busy."""
+
+    @property
+    def spaces(self) -> tuple[Space, ...]:
+        """The spaces whose points are tried, one after the other."""
+        return (self.space,) if isinstance(self.space, dict) else self.space
+
+    @property
+    def mode(self) -> Literal["max", "min"]:
+        """Whether more of the metric is better."""
+        return "min" if self.metric == "val_loss" else "max"
+
+
+class Scaling(Frozen):
+    """Where stages run: never part of what determines a result."""
+
+    workers: Annotated[int, Field(ge=1)] = 1
+    """Ray Train workers of a slot, each a rank of the DDP group."""
+    cpus_per_worker: Annotated[int, Field(ge=1)] = 1
+    """CPUs, and intra-op threads without a GPU, of a worker."""
+    gpus_per_worker: Annotated[float, Field(ge=0)] = 0
+    """GPUs of a worker."""
+    slots: Annotated[int, Field(ge=1)] | None = None
+    """Stages that run at the same time; as many as the cluster's CPUs or GPUs hold."""
+    max_failures: Annotated[int, Field(ge=-1)] = 3
+    """How often a slot's worker group is started again after a worker died; -1 is without end."""
+
+
+class Study(Frozen):
+    """An experiment, a search space, and where to run it."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] = "study"
+    """Folder of the results below the storage; the file's name unless given."""
+    experiment: Experiment = Experiment()
+    search: Search = Search()
+    scaling: Scaling = Scaling()
+    storage: str | None = None
+    """Folder or URI of all results; RAYPRUNE_STORAGE, or ./rayprune_runs."""
+
+    @model_validator(mode="after")
+    def _metric_fits_task(self) -> Study:
+        if self.search.metric == "val_mean_iou" and self.experiment.task != "segmentation":
+            raise ValueError(
+                f"search.metric val_mean_iou is measured for task segmentation, got task "
+                f"{self.experiment.task}. Write search.metric: val_accuracy"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _batch_divides(self) -> Study:
+        if self.experiment.batch_size % self.scaling.workers:
+            raise ValueError(
+                f"experiment.batch_size is the global batch: it must be a multiple of "
+                f"scaling.workers={self.scaling.workers}, got {self.experiment.batch_size}"
+            )
+        return self

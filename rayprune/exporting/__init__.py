@@ -1,0 +1,1 @@
+"""A snapshot as files for others: one small file a format."""

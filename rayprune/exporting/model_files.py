@@ -1,0 +1,46 @@
+"""A snapshot as files that load with nothing of ours installed."""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Mapping
+from dataclasses import asdict
+from importlib.metadata import version
+from typing import Any
+
+import torch
+from safetensors.torch import save
+
+from rayprune.config import Experiment
+from rayprune.pruning.allocation import layer_report
+from rayprune.pruning.masks import pack_bits
+from rayprune.results.record import record_to_json
+from rayprune.results.storage import write_bytes
+from rayprune.snapshot.encoding import Snapshot
+
+
+def write_model(
+    snapshot: Snapshot, experiment: Experiment, folder: str, about: Mapping[str, Any]
+) -> None:
+    """Write model.safetensors (the model's plain keys, zeros in place), masks.safetensors (one bit
+    a weight, packed row by row, shapes in the metadata) and provenance.json.
+
+    Raises ``StorageError``.
+    """
+    weights = {name: tensor.contiguous() for name, tensor in snapshot.weights.items()}
+    write_bytes(f"{folder}/model.safetensors", save(weights))
+    bits = {name: torch.from_numpy(pack_bits(mask)) for name, mask in snapshot.masks.items()}
+    shapes = {name: json.dumps(list(mask.shape)) for name, mask in snapshot.masks.items()}
+    write_bytes(f"{folder}/masks.safetensors", save(bits, shapes))
+    provenance = {
+        **about,
+        "experiment": experiment.model_dump(mode="json"),
+        "layers": [asdict(row) for row in layer_report(snapshot.masks)],
+        "records": [record_to_json(record) for record in snapshot.records],
+        "versions": {
+            "python": platform.python_version(),
+            **{name: version(name) for name in ("rayprune", "torch", "torchvision", "ray")},
+        },
+    }
+    write_bytes(f"{folder}/provenance.json", json.dumps(provenance, indent=2).encode())

@@ -1,0 +1,61 @@
+"""Every file name of a study, and where its results lie.
+
+    <storage>/stages/<key>/snapshot.safetensors   weights and masks after a stage, shared by studies
+                           snapshot.json          its checksum and records, written last: it counts
+                           epoch.safetensors      progress inside an unfinished stage
+    <storage>/<name>/study.yaml                   the study as it was resolved
+                     results.parquet              a row for each trial and stage
+                     report.html, plots/          for people
+                     best/                        the model to ship
+
+The storage is a folder or any URI that ``pyarrow.fs`` opens (s3://, gs://).
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from rayprune.config import Study
+
+
+def snapshot_file(storage: str, key: str) -> str:
+    return f"{storage}/stages/{key}/snapshot.safetensors"
+
+
+def snapshot_manifest(storage: str, key: str) -> str:
+    return f"{storage}/stages/{key}/snapshot.json"
+
+
+def epoch_file(storage: str, key: str) -> str:
+    return f"{storage}/stages/{key}/epoch.safetensors"
+
+
+def study_folder(storage: str, name: str) -> str:
+    return f"{storage}/{name}"
+
+
+def study_file(folder: str) -> str:
+    return f"{folder}/study.yaml"
+
+
+def table_file(folder: str) -> str:
+    return f"{folder}/results.parquet"
+
+
+def report_file(folder: str) -> str:
+    return f"{folder}/report.html"
+
+
+def plots_folder(folder: str) -> str:
+    return f"{folder}/plots"
+
+
+def best_folder(folder: str) -> str:
+    return f"{folder}/best"
+
+
+def default_storage(study: Study) -> str:
+    """Where results go: the study's own word, RAYPRUNE_STORAGE, or ./rayprune_runs; absolute."""
+    storage = study.storage or os.environ.get("RAYPRUNE_STORAGE") or "rayprune_runs"
+    return storage if "://" in storage else str(Path(storage).expanduser().resolve())

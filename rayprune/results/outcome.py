@@ -1,0 +1,54 @@
+"""How a trial ended, as a value: never as text that somebody has to read again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from rayprune.results.record import StageRecord
+
+Status = Literal["finished", "failed", "stopped", "unfinished"]
+"""finished: every stage is done. failed: a stage cannot be done. stopped: early stopping gave the
+trial up. unfinished: neither, so far; a study that was interrupted leaves such trials."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialStatus:
+    """How one trial stands, and why."""
+
+    name: str
+    status: Status
+    reason: str = ""
+    """Why it failed, stopped or is unfinished; empty for a finished trial."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialOutcome(TrialStatus):
+    """One trial: how it stands, what was searched, and the records of its finished stages."""
+
+    values: Mapping[str, Any]
+    """Searched field -> value."""
+    method: str
+    """What the table calls it: imp, bimp, dense, or the method that sparsified the dense run."""
+    seed: int
+    records: tuple[StageRecord, ...] = ()
+    """A record for each stage that is done, in the order of the plan."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudySummary:
+    """What a study as a whole did; it travels with the table."""
+
+    name: str
+    metric: str
+    """What settings are ranked by."""
+    mode: Literal["max", "min"]
+    searched: tuple[str, ...]
+    """Searched fields, in the order of the table's columns."""
+    executed_epochs: int
+    """Epochs that this start of the study ran."""
+    unique_epochs: int
+    """Epochs of all different stages."""
+    naive_epochs: int
+    """Epochs that separate runs of all trials would take."""

@@ -1,0 +1,54 @@
+"""The prune step of a plan: new masks for a snapshot, and what the step took away."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+
+from torch import Tensor
+
+from rayprune.config import Prune
+from rayprune.plan import Stage
+from rayprune.pruning.allocation import prune_weights
+from rayprune.pruning.masks import Masks, not_ignored
+from rayprune.snapshot.encoding import Snapshot
+
+
+def prune(snapshot: Snapshot, stage: Stage, how: Prune) -> Snapshot:
+    """The snapshot with the masks of this stage; no weight is touched, masks only shrink.
+
+    The dense run prunes nothing. A goal that an earlier stage has passed already removes nothing
+    more. Raises ``ValueError`` where the allocation cannot meet the goal.
+    """
+    if stage.is_dense:
+        return snapshot
+    names = not_ignored(snapshot.masks, how.ignore)
+    before = {name: snapshot.masks[name] for name in names}
+    after = prune_weights(
+        {name: snapshot.weights[name] for name in names},
+        before,
+        sparsity=stage.sparsity,
+        allocation=how.allocation,
+        pattern=how.pattern,
+    )
+    return replace(snapshot, masks={**snapshot.masks, **after})
+
+
+def norm_drop(parameters: Mapping[str, Tensor], before: Masks, after: Masks) -> float:
+    """ALLR's ``d1 = ||W - W^p|| / (||W|| sqrt(q))`` of one prune step.
+
+    `parameters` are all weights and biases just before the step, with the pruned ones at zero;
+    `after` holds the masks of the prunable weights, ``q`` is the fraction of their remaining ones
+    that the step removes. 0 if it removes none. Source: Zimmer et al., ICLR 2023.
+    """
+    removed = {name: before[name] & ~mask for name, mask in after.items()}
+    num_removed = sum(int(mask.sum()) for mask in removed.values())
+    num_remaining = sum(int(before[name].sum()) for name in after)
+    if num_removed == 0:
+        return 0.0
+    lost = sum(
+        float(parameters[name][mask].double().square().sum()) for name, mask in removed.items()
+    )
+    whole = sum(float(weight.double().square().sum()) for weight in parameters.values())
+    return math.sqrt(lost / whole) / math.sqrt(num_removed / num_remaining)

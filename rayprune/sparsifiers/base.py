@@ -1,0 +1,191 @@
+"""What the training loop asks of a method that sparsifies during training.
+
+The loop calls, in this order::
+
+    sparsifier = make_sparsifier(...)           # model on its device, not yet wrapped by DDP
+    optimizer = SGD(sparsifier.parameter_groups(), ...)
+    for step in range(num_steps):
+        sparsifier.before_forward(step)
+        loss = task(model(x)) + sparsifier.penalty()  # where it is not None
+        loss.backward()
+        sparsifier.after_gradients(step)        # gradients averaged over the ranks
+        optimizer.step()
+        apply_(weights, sparsifier.masks)
+        sparsifier.after_step(step, optimizer)
+    masks = sparsifier.finish()
+
+Everything that a method does is a function of the weights, the gradients, the step and the seed, so
+all ranks do the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from rayprune.config.sparsify import Options, WithGoal
+from rayprune.pruning.allocation import prune_weights
+from rayprune.pruning.masks import Masks, num_weights
+
+
+class Sparsifier:
+    """A method that sparsifies during training; as it stands, dense training and one prune step.
+
+    `masks` names the model's prunable weights, all True. `sparsity` is the goal, `num_steps` the
+    length of the whole stage, `weight_decay` the optimiser's.
+    """
+
+    options: Options
+
+    def __init__(
+        self,
+        options: Options,
+        model: nn.Module,
+        masks: Masks,
+        *,
+        sparsity: float,
+        num_steps: int,
+        steps_per_epoch: int,
+        weight_decay: float,
+        seed: int,
+    ) -> None:
+        parameters = dict(model.named_parameters())
+        self.options = options
+        self.model = model
+        self.weights = {name: parameters[name] for name in masks}
+        self.num_pruned = round(sparsity * num_weights(masks))
+        self.sparsity = sparsity
+        self.num_steps = num_steps
+        self.steps_per_epoch = steps_per_epoch
+        self.weight_decay = weight_decay
+        self.seed = seed
+        self.kept: Masks = {}  # what an epoch checkpoint must hold; changed in place only
+        with torch.no_grad():
+            self.begin()
+
+    def begin(self) -> None:
+        """Start: a method may register parametrizations on the model, or mask its weights."""
+
+    @property
+    def masks(self) -> Masks:
+        """What the loop multiplies into the weights after every optimiser step.
+
+        The tensors are the same ones for the whole stage and change in place. Empty for a method
+        whose weights stay dense while it trains.
+        """
+        return {}
+
+    def parameter_groups(self, *, decay: Literal["all", "weights"] = "all") -> list[dict[str, Any]]:
+        """The optimiser's parameter groups; "weights" decays only what has two dimensions or more.
+
+        A learning rate is never in them: the loop sets the same one everywhere.
+        """
+        groups: dict[tuple[tuple[str, float], ...], dict[str, Any]] = {}
+        for name, parameter in self.model.named_parameters():
+            if parameter.requires_grad:
+                decays = decay == "all" or parameter.ndim > 1
+                settings = {"weight_decay": self.weight_decay if decays else 0.0}
+                settings |= self.settings(name)
+                group = groups.setdefault(tuple(settings.items()), {"params": [], **settings})
+                group["params"].append(parameter)
+        return list(groups.values())
+
+    def settings(self, name: str) -> dict[str, float]:
+        """SGD settings that a parameter has in this method, in place of the optimiser's."""
+        return {}
+
+    def before_forward(self, step: int) -> None:
+        """Called before the forward pass; steps count from 0 over the whole stage."""
+
+    def penalty(self) -> Tensor | None:
+        """What is added to the loss."""
+        return None
+
+    def after_gradients(self, step: int) -> None:
+        """Called when gradients are final, before the optimiser's step."""
+
+    def after_step(self, step: int, optimizer: torch.optim.Optimizer) -> None:
+        """Called after the optimiser's step and the multiplication with `masks`."""
+
+    def final_masks(self) -> Masks:
+        """The masks if training ended now; for a method with a goal, exactly that sparsity."""
+        return self.largest(self.sparsity)
+
+    def largest(self, sparsity: float) -> Masks:
+        """Masks of the largest weights, for a method that has an allocation."""
+        assert isinstance(self.options, WithGoal), self.options.method
+        return prune_weights(
+            self.weights,
+            all_kept(self.weights),
+            sparsity=sparsity,
+            allocation=self.options.allocation,
+        )
+
+    @contextmanager
+    def shipped(self) -> Iterator[Masks]:
+        """Inside, the model computes with what `finish` would leave; gives the masks."""
+        masks = self.final_masks()
+        dense = [weight.detach().clone() for weight in self.weights.values()]
+        zero_(self.weights, masks)
+        try:
+            yield masks
+        finally:
+            copy_(self.weights, dense)
+
+    def finish(self) -> Masks:
+        """End: plain state_dict keys, removed weights exactly 0; returns the final masks."""
+        masks = self.final_masks()
+        zero_(self.weights, masks)
+        return masks
+
+    def state(self) -> dict[str, Tensor]:
+        """What an epoch checkpoint needs beside the model's and the optimiser's own state."""
+        return {name: mask.clone() for name, mask in self.kept.items()}
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        """Go on from `state`. Raises a ValueError if it is not one of this method and model."""
+        if state.keys() != self.kept.keys():
+            odd = sorted(state.keys() ^ self.kept.keys())
+            raise ValueError(
+                f"the checkpoint must be of method {self.options.method!r} and this model, "
+                f"but {', '.join(odd)} are in only one of them. Start the stage anew."
+            )
+        set_(self.kept, state)
+
+
+def all_kept(weights: Mapping[str, Tensor]) -> Masks:
+    """Masks that remove nothing."""
+    return {name: torch.ones_like(weight, dtype=torch.bool) for name, weight in weights.items()}
+
+
+def set_(masks: Masks, values: Mapping[str, Tensor]) -> None:
+    """Give masks new values in place, since the loop holds the tensors."""
+    for name, mask in masks.items():
+        mask.copy_(values[name])
+
+
+@torch.no_grad()
+def zero_(weights: Mapping[str, Tensor], masks: Masks) -> None:
+    """Set removed weights to +0.0 (a multiplication would leave -0.0)."""
+    for name, weight in weights.items():
+        weight.masked_fill_(~masks[name], 0.0)
+
+
+@torch.no_grad()
+def copy_(weights: Mapping[str, Tensor], values: list[Tensor]) -> None:
+    """Give weights back the values that they had."""
+    torch._foreach_copy_(list(weights.values()), values)
+
+
+def forget_momentum_(
+    optimizer: torch.optim.Optimizer, weights: Mapping[str, Tensor], masks: Masks
+) -> None:
+    """Set SGD's momentum to zero where a mask is False."""
+    for name, weight in weights.items():
+        momentum = optimizer.state[weight].get("momentum_buffer")
+        if momentum is not None:
+            momentum.mul_(masks[name])

@@ -1,0 +1,110 @@
+"""From a study to its trials: every point of the search space as an experiment with its plan."""
+
+from __future__ import annotations
+
+import itertools
+import random
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from rayprune.config import ConfigError, Dimension, Experiment, Space, Study
+from rayprune.config.load import make_paths_absolute, set_field, validated
+from rayprune.plan import Stage, make_plan
+
+
+@dataclass(frozen=True)
+class TrialPlan:
+    """One point of the search space: its searched values, and the stages they lead to."""
+
+    name: str
+    values: Mapping[str, Any]
+    experiment: Experiment
+    plan: tuple[Stage, ...]
+
+
+def make_trials(study: Study) -> tuple[TrialPlan, ...]:
+    """Every point of the search space as a checked experiment with its plan, in a fixed order.
+
+    Random dimensions are drawn from the experiment's seed, so that a rerun draws the same.
+    Raises ``ConfigError`` naming the point that cannot be run.
+    """
+    points = list(_points(study))
+    width = len(str(len(points) - 1))
+    trials, mistakes = [], []
+    for number, (values, fields) in enumerate(points):
+        raw = study.experiment.model_dump(mode="json", exclude_unset=True)
+        for path, value in fields.items():
+            set_field(raw, path.split("."), value)
+        make_paths_absolute(raw)
+        try:
+            experiment = validated(Experiment, raw, at="experiment")
+            plan = make_plan(experiment)
+        except ValueError as error:
+            point = ", ".join(f"{path}={value}" for path, value in values.items())
+            mistakes += [
+                f"{line} (at {point})" if point else line for line in str(error).split("\n")
+            ]
+            continue
+        if experiment.batch_size % study.scaling.workers:
+            mistakes.append(
+                f"experiment.batch_size={experiment.batch_size} must be a multiple of "
+                f"scaling.workers={study.scaling.workers}"
+            )
+        trials.append(TrialPlan(f"{number:0{width}d}", values, experiment, plan))
+    if mistakes:
+        raise ConfigError("\n".join(dict.fromkeys(mistakes)))
+    return tuple(trials)
+
+
+def _points(study: Study) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
+    """(searched values for the table, fields to set) of every trial.
+
+    Each point is repeated with every seed, so that seeds are paired, drawn values included.
+    """
+    search = study.search
+    draw = random.Random(study.experiment.seed)
+    names = dict.fromkeys(name for space in search.spaces for name in space)
+    for space in search.spaces:
+        for values, fields in _points_of(space, search.num_samples, draw):
+            values = {name: values.get(name) for name in names}
+            for seed in search.seeds:
+                yield values | {"seed": seed}, fields | {"seed": seed}
+            if not search.seeds:
+                yield values, fields
+
+
+def _points_of(
+    space: Space, num_samples: int, draw: random.Random
+) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
+    listed = {name: _listed(d) for name, d in space.items() if d.grid or d.cases}
+    drawn = {name: d for name, d in space.items() if name not in listed}
+    for point in itertools.product(*listed.values()):
+        for _ in range(num_samples if drawn else 1):
+            values: dict[str, Any] = {}
+            fields: dict[str, Any] = {}
+            for name, (value, sets) in zip(listed, point, strict=True):
+                values[name] = value
+                fields |= {name: value} if sets is None else sets
+            for name, dimension in drawn.items():
+                values[name] = fields[name] = _draw(dimension, draw)
+            yield values, fields
+
+
+def _listed(dimension: Dimension) -> list[tuple[Any, dict[str, Any] | None]]:
+    if dimension.cases:
+        return list(dimension.cases.items())
+    assert dimension.grid
+    return [(value, None) for value in dimension.grid]
+
+
+def _draw(dimension: Dimension, draw: random.Random) -> Any:
+    if dimension.choice:
+        return draw.choice(dimension.choice)
+    if dimension.uniform:
+        return draw.uniform(*dimension.uniform)
+    if dimension.integers:
+        return draw.randint(*dimension.integers)
+    assert dimension.log_uniform
+    low, high = dimension.log_uniform
+    return low * (high / low) ** draw.random()

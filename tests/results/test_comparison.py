@@ -1,0 +1,201 @@
+"""Settings: what belongs together, means and spreads, who wins."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import made_studies as made
+import pyarrow as pa
+import pytest
+
+from rayprune.report import best_trial
+from rayprune.results.comparison import Results, is_as_sparse, mean_of, stage_means
+from rayprune.results.table import TABLE_KEY
+
+FIELDS = ("retrain.schedule", "retrain.epochs", "seed")
+
+
+def three_seeds(points_lost: dict[str, tuple[float, ...]], epochs: int = 3) -> pa.Table:
+    """Schedules with the loss of each seed given."""
+    trials = [
+        made.imp(
+            f"{schedule}-{seed}",
+            {"retrain.schedule": schedule, "retrain.epochs": epochs, "seed": seed},
+            schedule=schedule,
+            epochs=epochs,
+            seed=seed,
+            points_lost=lost,
+        )
+        for schedule, losses in points_lost.items()
+        for seed, lost in enumerate(losses)
+    ]
+    return made.table_of(trials, FIELDS)
+
+
+def test_mean_and_sample_standard_deviation() -> None:
+    mean = mean_of([0.1, 0.2, None, 0.6])
+    assert mean is not None
+    assert mean.value == pytest.approx(0.3)
+    assert mean.spread == pytest.approx(math.sqrt((0.04 + 0.01 + 0.09) / 2))
+    assert (mean.num_seeds, mean.low) == (3, pytest.approx(0.3 - math.sqrt(0.07)))
+
+
+def test_one_value_has_no_spread_and_none_has_no_mean() -> None:
+    mean = mean_of([0.5])
+    assert mean is not None
+    assert mean.spread is None
+    assert mean.low == mean.high == 0.5
+    assert mean_of([None]) is None
+
+
+def test_trials_that_differ_in_the_seed_alone_are_one_setting() -> None:
+    results = Results.from_table(made.schedules_and_sparsities(seeds=3))
+    assert len(results.settings) == 3 * 3 * 3
+    assert {len(setting.finals) for setting in results.settings} == {3}
+    assert len({(s.label, s.goal) for s in results.settings}) == 27
+
+
+def test_difference_to_dense_is_paired_by_seed() -> None:
+    """Seeds move dense and sparse accuracy together: the difference does not spread."""
+    (setting,) = Results.from_table(three_seeds({"allr": (0.01, 0.01, 0.01)})).settings
+    assert setting.change is not None
+    assert setting.change.value == pytest.approx(-0.01)
+    assert setting.change.spread == pytest.approx(0, abs=1e-12)
+    accuracy = setting.mean("val_accuracy")
+    assert accuracy is not None
+    assert accuracy.spread is not None
+    assert accuracy.spread > 1e-4
+
+
+def test_methods_without_a_dense_run_are_compared_with_that_of_their_seed() -> None:
+    dense = [made.dense(seed).metrics["val_accuracy"] for seed in range(3)]
+    gmp = next(s for s in Results.from_table(made.equal_budget()).settings if s.label == "GMP")
+    assert gmp.change is not None
+    assert gmp.change.value == pytest.approx(
+        sum(row["val_accuracy"] for row in gmp.finals) / 3 - sum(dense) / 3
+    )
+
+
+def test_best_mean_wins_not_the_best_single_run() -> None:
+    table = three_seeds({"slr": (0.0, 0.05, 0.05), "allr": (0.02, 0.02, 0.02)})
+    best = best_trial(table)
+    assert best["retrain.schedule"] == "allr"
+    accuracies = {
+        row["trial"]: row["val_accuracy"]
+        for row in table.to_pylist()
+        if row["is_final"] and row["retrain.schedule"] == "allr"
+    }
+    assert best["trial"] == max(accuracies, key=lambda trial: accuracies[trial])
+    assert best["is_final"]
+
+
+def test_ties_go_to_fewer_epochs() -> None:
+    trials = [
+        made.imp(str(epochs), {"retrain.epochs": epochs}, epochs=epochs, points_lost=0.01)
+        for epochs in (6, 1, 3)
+    ]
+    assert best_trial(made.table_of(trials, ["retrain.epochs"]))["trial"] == "1"
+
+
+def test_the_least_loss_wins_when_less_is_better() -> None:
+    table = made.schedules_grid()
+    summary = made.summary_of(table) | {"metric": "val_loss", "mode": "min"}
+    rows = [row for row in table.to_pylist() if row["is_final"]]
+    best = best_trial(made.with_summary(table, summary))
+    assert best["val_loss"] == min(row["val_loss"] for row in rows)
+
+
+def test_a_method_that_missed_its_goal_is_not_best() -> None:
+    """DST keeps 18 % of its weights and all of its accuracy: no answer to 95 %."""
+    accurate = made.sparsifier("0", {}, method="dst", sparsity=0.95, seed=0, reached=0.5)
+    accurate = replace(accurate, records=(replace_accuracy(accurate.records[0], 0.99),))
+    sparse = made.imp("1", {"x.y": 1}, points_lost=0.05)
+    results = Results.from_table(made.table_of([accurate, sparse], ["x.y"]))
+    assert [s.finals[0]["trial"] for s in results.settings] == ["0", "1"]
+    assert [s.missed_goal for s in results.settings] == [True, False]
+    assert [s.finals[0]["trial"] for s in results.candidates()] == ["1"]
+    assert best_trial(made.table_of([accurate], []))["trial"] == "0"  # if there is nothing else
+
+
+def replace_accuracy(record: made.StageRecord, accuracy: float) -> made.StageRecord:
+    return replace(record, metrics={**record.metrics, "val_accuracy": accuracy})
+
+
+def test_a_sparser_setting_may_win_a_lower_level() -> None:
+    trials = [
+        made.imp("0", {"prune.sparsity": 0.9}, sparsity=0.9, points_lost=0.03),
+        made.imp("1", {"prune.sparsity": 0.98}, sparsity=0.98, points_lost=0.01),
+    ]
+    results = Results.from_table(made.table_of(trials, ["prune.sparsity"]))
+    assert results.levels == (0.9, 0.98)
+    assert results.candidates(0.9)[0].goal == 0.98
+    assert [s.goal for s in results.candidates(0.98)] == [0.98]
+
+
+@pytest.mark.parametrize(
+    ("sparsity", "goal", "is_kept"),
+    [(0.95, 0.95, True), (0.9455, 0.95, True), (0.94, 0.95, False), (0.98, 0.99, False)],
+)
+def test_goals_are_kept_in_the_weights_that_remain(
+    sparsity: float, goal: float, is_kept: bool
+) -> None:
+    assert is_as_sparse(sparsity, goal) is is_kept
+
+
+def test_a_snapshot_that_two_trials_end_in_counts_once() -> None:
+    trials = [made.imp(name, {"retrain.epochs": 3}, epochs=3) for name in ("0", "1")]
+    (setting,) = Results.from_table(made.table_of(trials, ["retrain.epochs"])).settings
+    assert len(setting.finals) == 1
+
+
+def test_a_diverged_run_has_no_value_but_a_place_in_the_table() -> None:
+    good, bad = made.imp("0", {"a.b": 1}), made.imp("1", {"a.b": 2}, epochs=2)
+    broken = replace_accuracy(bad.records[1], math.nan)
+    bad = replace(bad, records=(bad.records[0], broken))
+    results = Results.from_table(made.table_of([bad, good], ["a.b"]))
+    assert [s.finals[0]["trial"] for s in results.settings] == ["0", "1"]
+    assert results.settings[1].mean("val_accuracy") is None
+    assert best_trial(made.table_of([bad, good], ["a.b"]))["trial"] == "0"
+
+
+def test_the_dense_line_is_the_best_dense_run() -> None:
+    low, high = made.dense(0, accuracy=0.80), made.dense(0, accuracy=0.90)
+    low, high = replace(low, key="low", epochs=5), replace(high, key="high", epochs=20)
+    trials = []
+    for name, dense in (("0", low), ("1", high)):
+        trial = made.imp(name, {"dense.epochs": dense.epochs}, points_lost=0.1)
+        trials.append(replace(trial, records=(dense, *trial.records[1:])))
+    results = Results.from_table(made.table_of(trials, ["dense.epochs"]))
+    assert results.dense is not None
+    assert results.dense.value == high.metrics["val_accuracy"]
+    own = {s.finals[0]["trial"]: s.dense.value for s in results.settings if s.dense}
+    assert own == {"0": low.metrics["val_accuracy"], "1": high.metrics["val_accuracy"]}
+
+
+def test_stages_are_averaged_over_seeds() -> None:
+    two = next(s for s in Results.from_table(made.cycles()).settings if len(s.rows) == 2 * 3)
+    sparsity = stage_means(two, "sparsity")
+    assert list(sparsity) == [0, 1, 2]
+    assert sparsity[1].value == pytest.approx(1 - 0.02**0.5)
+    assert list(stage_means(two, "d1")) == [1, 2]
+
+
+def test_early_stopping_is_no_error() -> None:
+    table = made.schedules_grid({"12": "stopped early", "13": "out of memory"})
+    results = Results.from_table(table)
+    assert (results.stopped, results.errors) == (("12",), {"13": "out of memory"})
+
+
+def test_without_finished_trials_there_is_no_best_one() -> None:
+    with pytest.raises(ValueError, match="no trial has finished"):
+        best_trial(made.table_of([], [], {"0": "no such file"}))
+
+
+def test_other_tables_are_refused() -> None:
+    with pytest.raises(ValueError, match="not written by rayprune"):
+        best_trial(pa.table({"a": [1]}))
+    with pytest.raises(ValueError, match="not written by rayprune"):
+        best_trial(pa.table({"a": [1]}).replace_schema_metadata({TABLE_KEY: b"[1]"}))
+    with pytest.raises(ValueError, match=r"lacks the columns .*trial"):
+        best_trial(made.with_summary(pa.table({"a": [1]}), made.summary_of(made.one_trial())))

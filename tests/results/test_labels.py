@@ -1,0 +1,90 @@
+"""What settings are called."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import made_studies as made
+import pytest
+
+from rayprune.results.comparison import Results
+from rayprune.results.labels import colour_field, is_case, label_of, name_of, phrase
+
+IMP = {"method": "imp", "stage": 1, "sparsity": 0.95, "schedule": "allr", "epochs": 3}
+GMP = {"method": "gmp", "stage": 0, "sparsity": 0.95, "schedule": "stepped", "total_epochs": 15}
+BIMP = {"method": "bimp", "stage": 3, "sparsity": 0.95, "schedule": "allr", "total_epochs": 40}
+
+
+@pytest.mark.parametrize(
+    ("row", "varied", "label"),
+    [
+        (IMP, (), "ALLR with 3 epochs"),
+        (IMP | {"epochs": 1}, (), "ALLR with 1 epoch"),
+        (IMP | {"stage": 3}, (), "ALLR with 3 cycles of 3 epochs"),
+        (IMP | {"schedule": "cosine"}, (), "cosine with 3 epochs"),
+        (IMP | {"schedule": "none", "epochs": 0}, (), "no retraining"),
+        (IMP, ("retrain.schedule", "retrain.epochs", "prune.sparsity"), "ALLR with 3 epochs"),
+        (
+            IMP | {"prune.allocation": "erk"},
+            ("prune.allocation",),
+            "ALLR with 3 epochs, allocation erk",
+        ),
+        (IMP | {"optim.lr": 0.05}, ("optim.lr",), "ALLR with 3 epochs, optim lr 0.05"),
+        (BIMP, ("budget.epochs",), "BIMP with 40 epochs"),
+        (BIMP | {"prune.cycles": 3}, ("prune.cycles",), "BIMP with 40 epochs, 3 cycles"),
+        (GMP, ("dense.sparsify.method",), "GMP with 15 epochs"),
+        (GMP | {"method": "rigl"}, (), "RigL with 15 epochs"),
+        (GMP | {"stage": 1, "schedule": "llr"}, (), "GMP, then LLR with 15 epochs"),
+        (IMP | {"method": "one-shot"}, ("method",), "one-shot"),
+        (
+            IMP | {"recipe": "ours", "retrain.epochs": 3},
+            ("recipe", "retrain.epochs"),
+            "ours, retrain epochs 3",
+        ),
+        (IMP | {"stage": 0, "sparsity": 0.0}, (), "Dense"),
+    ],
+)
+def test_labels(row: dict[str, Any], varied: tuple[str, ...], label: str) -> None:
+    assert label_of(row, varied) == label
+
+
+def test_a_case_is_a_name_without_a_dot_that_is_no_field() -> None:
+    assert is_case("method")
+    assert is_case("recipe")
+    assert not any(map(is_case, ("retrain.epochs", "seed", "batch_size")))
+
+
+def test_names_have_no_numbers() -> None:
+    assert name_of(IMP, ()) == "ALLR"
+    assert name_of(GMP, ()) == "GMP"
+
+
+def test_long_values_are_cut() -> None:
+    assert len(phrase("prune.ignore", ["block.conv"] * 50)) < 50
+
+
+def test_colour_is_the_choice_that_was_searched_where_there_is_one_schedule() -> None:
+    rows = [IMP | {"prune.allocation": name} for name in ("erk", "lamp")]
+    assert colour_field(rows, ("prune.allocation",)) == "prune.allocation"
+    assert colour_field([IMP, GMP], ("prune.allocation",)) is None
+    assert colour_field([IMP, IMP], ("retrain.epochs", "prune.sparsity")) is None
+
+
+def test_colour_is_no_field_with_too_many_values() -> None:
+    rows = [IMP | {"optim.weight_decay": n / 1e5} for n in range(11)]
+    assert colour_field(rows, ("optim.weight_decay",)) is None
+
+
+def test_series_are_schedules_methods_or_choices() -> None:
+    assert set(Results.from_table(made.schedules_grid()).series) == {
+        "FT", "LRW", "SLR", "CLR", "LLR", "ALLR",
+    }  # fmt: skip
+    assert len(Results.from_table(made.equal_budget()).series) == 10
+    assert set(Results.from_table(made.cycles()).series) == {"2 cycles", "3 cycles", "5 cycles"}
+
+
+def test_equal_labels_are_told_apart_by_the_trial() -> None:
+    trials = [made.imp(str(n), {"optim.lr": 0.1 + n * 1e-9}, points_lost=n / 100) for n in range(2)]
+    table = made.table_of([made.renamed(t) for t in trials], ["optim.lr"])
+    labels = [setting.label for setting in Results.from_table(table).settings]
+    assert labels == [f"ALLR with 1 epoch, optim lr 0.1 (trial {n})" for n in range(2)]

@@ -1,0 +1,247 @@
+"""What holds for every method."""
+
+import copy
+import math
+
+import pytest
+import torch
+from stepping import ByHand, Training, begin
+from torch import nn
+
+from rayprune.config import Data
+from rayprune.config.sparsify import Cs, Dnw, Dpf, Dst, Gmp, Gsm, Lc, RigL, Str
+from rayprune.data import load_data
+from rayprune.pruning.masks import num_pruned, num_weights, sparsity
+from rayprune.sparsifiers import METHODS
+
+# Intervals that do not end with the epochs of `EPOCHS` x `STEPS`: what is kept must be stored.
+OPTIONS = {
+    "gmp": Gmp(interval=1),
+    "gmp, no recovery": Gmp(interval=1, recover=False),
+    "gmp, erk": Gmp(interval=1, allocation="erk"),
+    "gsm": Gsm(momentum=0.9, weight_decay=0.05),
+    "lc": Lc(weight_decay=0.3),
+    "dpf": Dpf(interval=5),
+    "dnw": Dnw(),
+    "str": Str(theta_init=-3.0),
+    "cs": Cs(mask_init=0.0, beta_final=500.0),
+    "dst": Dst(penalty=0.01),
+    "rigl": RigL(interval=3),
+}
+WITH_GOAL = [name for name, options in OPTIONS.items() if hasattr(options, "sparsity")]
+STEPS, EPOCHS = 8, 4
+
+every_method = pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
+
+
+def made_model() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(2, 6, 3),
+        nn.BatchNorm2d(6),
+        nn.ReLU(),
+        nn.Conv2d(6, 6, 3, groups=2, bias=False),
+        nn.BatchNorm2d(6),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Linear(96, 4),
+    ).to(memory_format=torch.channels_last)
+
+
+def made_batches() -> list[tuple[torch.Tensor, torch.Tensor]]:
+    generator = torch.Generator().manual_seed(1)
+    images = torch.randn(STEPS * EPOCHS, 16, 2, 8, 8, generator=generator)
+    classes = torch.randint(4, (STEPS * EPOCHS, 16), generator=generator)
+    return list(zip(images, classes, strict=True))
+
+
+def begin_made(options) -> Training:
+    return begin(
+        options,
+        made_model(),
+        sparsity=0.8,
+        num_steps=STEPS * EPOCHS,
+        steps_per_epoch=STEPS,
+        lr=0.05,
+        weight_decay=5e-3,
+        momentum=0.9,
+    )
+
+
+@torch.no_grad()
+def outputs(model: nn.Module) -> torch.Tensor:
+    model.eval()
+    result = model(made_batches()[0][0])
+    model.train()
+    return result
+
+
+def test_every_method_is_tested():
+    assert {options.method for options in OPTIONS.values()} == METHODS.keys()
+
+
+@every_method
+def test_finish_leaves_plain_keys_and_zeros(options):
+    training = begin_made(options)
+    training.classify(made_batches())
+
+    masks = training.sparsifier.finish()
+
+    assert list(training.model.state_dict()) == list(made_model().state_dict())
+    assert [type(module) for module in training.model] == [type(module) for module in made_model()]
+    assert list(masks) == ["0.weight", "3.weight", "7.weight"]
+    for name, mask in masks.items():
+        weight = training.model.get_parameter(name)
+        removed = weight[~mask]
+        assert mask.dtype == torch.bool
+        assert weight.requires_grad
+        assert not removed.any()
+        assert not removed.signbit().any()
+        assert weight.stride() == made_model().get_parameter(name).stride()
+    assert 0 < num_pruned(masks) < num_weights(masks)
+
+
+@pytest.mark.parametrize("name", WITH_GOAL)
+def test_the_goal_is_met_exactly_whenever_training_ends(name):
+    training = begin_made(OPTIONS[name])
+    for step, batch in enumerate(made_batches()):
+        training.classify([batch], step)
+        with training.sparsifier.shipped() as masks:
+            assert num_pruned(masks) == round(0.8 * num_weights(masks))
+    assert training.sparsifier.finish().keys() == masks.keys()
+
+
+@pytest.mark.parametrize("name", WITH_GOAL)
+def test_a_goal_in_the_options_replaces_the_experiments(name):
+    training = begin_made(OPTIONS[name].model_copy(update={"sparsity": 0.5}))
+    assert sparsity(training.sparsifier.finish()) == pytest.approx(0.5, abs=1e-3)
+
+
+@every_method
+@pytest.mark.parametrize("steps", [3, STEPS * EPOCHS])
+def test_shipped_computes_what_finish_leaves_and_can_be_left(options, steps):
+    training, other = begin_made(options), begin_made(options)
+    training.classify(made_batches()[:steps])
+    other.classify(made_batches()[:steps])
+    before = outputs(training.model)
+
+    with training.sparsifier.shipped() as masks:
+        shipped = outputs(training.model)
+
+    assert outputs(training.model).equal(before)
+    assert all(masks[name].equal(mask) for name, mask in training.sparsifier.finish().items())
+    assert outputs(training.model).equal(shipped)
+    with pytest.raises(KeyError), other.sparsifier.shipped():
+        raise KeyError
+    assert outputs(other.model).equal(before)
+
+
+@every_method
+@pytest.mark.parametrize("epochs_done", [1, 3])
+def test_goes_on_bit_for_bit_at_an_epoch_border(options, epochs_done):
+    whole, first, second = (begin_made(options) for _ in range(3))
+    batches, border = made_batches(), STEPS * epochs_done
+    whole.classify(batches)
+    first.classify(batches[:border])
+    kept = copy.deepcopy(
+        (first.model.state_dict(), first.optimizer.state_dict(), first.sparsifier.state())
+    )
+    first.classify(batches[border:], border)  # what is saved must not be changed by going on
+
+    second.model.load_state_dict(kept[0])
+    second.optimizer.load_state_dict(kept[1])
+    second.sparsifier.load_state(kept[2])
+    second.classify(batches[border:], border)
+
+    masks, resumed = whole.sparsifier.finish(), second.sparsifier.finish()
+    assert all(mask.equal(resumed[name]) for name, mask in masks.items())
+    for name, tensor in whole.model.state_dict().items():
+        assert tensor.equal(second.model.state_dict()[name]), name
+
+
+@every_method
+def test_the_loop_may_hold_on_to_the_masks(options):
+    training = begin_made(options)
+    held = {name: (mask, mask.data_ptr()) for name, mask in training.sparsifier.masks.items()}
+    training.classify(made_batches())
+    for name, mask in training.sparsifier.masks.items():
+        assert held[name] == (mask, mask.data_ptr())
+        assert mask.stride() == training.model.get_parameter(name).stride()
+
+
+@every_method
+def test_weight_decay_is_applied_once(options):
+    options = options.model_copy(update=dict.fromkeys({"weight_decay"} & options.model_fields_set))
+    case = ByHand([[1.0, 2.0, 3.0, 4.0]] * 3)
+    training = case.begin(options, num_steps=400, steps_per_epoch=100, lr=0.1, weight_decay=0.5)
+    trained = training.sparsifier.weights["0.weight"]
+    before = trained.detach().clone()
+
+    training.step(1, case.loss([[0.0] * 4] * 3))
+
+    decays = before < 3 if options.method == "lc" else torch.ones_like(before, dtype=torch.bool)
+    torch.testing.assert_close(trained.detach(), torch.where(decays, 0.95 * before, before))
+
+
+@every_method
+def test_decay_of_weights_alone_leaves_out_biases_and_normalisation(options):
+    sparsifier = begin_made(options).sparsifier
+    decayed = {
+        id(parameter): group["weight_decay"]
+        for group in sparsifier.parameter_groups(decay="weights")
+        for parameter in group["params"]
+    }
+    parameters = list(sparsifier.model.parameters())
+    assert decayed.keys() == {id(parameter) for parameter in parameters}
+    norm = sparsifier.model[1]
+    assert decayed[id(norm.weight)] == decayed[id(norm.bias)] == 0
+
+
+@every_method
+def test_the_state_of_another_method_is_refused(options):
+    other = RigL() if options.method in ("gsm", "lc", "dnw", "str", "cs", "dst") else Str()
+    with pytest.raises(ValueError, match=f"must be of method '{options.method}'"):
+        begin_made(options).sparsifier.load_state(begin_made(other).sparsifier.state())
+
+
+@pytest.fixture(scope="module")
+def fashion():
+    """Batches of 100 of 2,700 real images, and 1,000 to test on."""
+    dataset = load_data(Data(name="fashion_mini"), seed=0)
+    rows = torch.randperm(len(dataset.train), generator=torch.Generator().manual_seed(0))
+    train = dataset.train.batches(rows[:2700].split(100), device=torch.device("cpu"))
+    test = dataset.test.batches([torch.arange(1000)], device=torch.device("cpu"))
+    return list(train), next(test)
+
+
+@pytest.mark.parametrize(
+    "options",
+    {
+        **OPTIONS,
+        "cs": Cs(mask_init=-0.015, beta_final=2000.0),
+        "dst": Dst(penalty=0.02),
+        "str": Str(theta_decay=0.06),
+    }.values(),
+    ids=OPTIONS,
+)
+def test_real_images_are_learned_better_than_by_chance(options, fashion):
+    batches, (images, classes) = fashion
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(784, 64), nn.ReLU(), nn.Linear(64, 10))
+    training = begin(
+        options,
+        model,
+        sparsity=0.9,
+        num_steps=5 * len(batches),
+        steps_per_epoch=len(batches),
+        lr=0.05,
+        weight_decay=5e-4,
+        momentum=0.9,
+    )
+    training.classify(batches * 5)
+    reached = sparsity(training.sparsifier.finish())
+    with torch.no_grad():
+        accuracy = (model(images).argmax(1) == classes).float().mean().item()
+    print(f"{options.method}: accuracy {accuracy:.3f} at sparsity {reached:.4f}")
+    assert accuracy > 0.4
+    assert math.isclose(reached, 0.9, abs_tol=1e-5 if hasattr(options, "sparsity") else 0.07)
