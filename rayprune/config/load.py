@@ -100,7 +100,7 @@ def find_study(name: str | Path) -> Path:
 
 def shipped_studies() -> dict[str, Path]:
     """Name -> file of the studies that come with the package."""
-    here = Path(__file__).parent
+    here = Path(__file__).parents[1]
     # In a checkout they lie beside the package; the wheel carries them inside.
     folder = next(f for f in (here / "tune_configs", here.parent / "tune_configs") if f.is_dir())
     return {file.stem: file for file in sorted(folder.glob("*.yaml"))}
