@@ -1,4 +1,4 @@
-"""Run a study: python -m rayprune.tune [STUDY] [field.path=value ...] [--dry-run]
+"""Run a study: python -m rayprune.tune [STUDY] [field.path=value ...] [--dry-run] [--local]
 
 STUDY is a YAML file, or the name of a shipped study; without it, the quickstart runs.
 """
@@ -6,81 +6,86 @@ STUDY is a YAML file, or the name of a shipped study; without it, the quickstart
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from rayprune.config.load import load_study
-from rayprune.trials import make_trials
+from rayprune.config import load_study
 
 if TYPE_CHECKING:
     from rayprune.config import Study
-    from rayprune.trials import TrialPlan
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """The door's exit code: 0, 1 when trials failed, 2 for a mistake in what was asked."""
-    options = _parser().parse_intermixed_args(arguments)
+def main(arguments: Sequence[str] | None = None, *, prog: str = "python -m rayprune.tune") -> int:
+    """Return 0, 1 if a trial failed or is unfinished, 2 for invalid input."""
+    options = _parser(prog).parse_intermixed_args(arguments)
     words = list(options.words)
     path = words.pop(0) if words and "=" not in words[0] else None
-    console = Console()
+    prepare_process()
     try:
         study = load_study(path, words)
+    except ValueError as error:
+        return complain(error)
+    return dry_run(study) if options.dry_run else run_and_print(study, ray=not options.local)
+
+
+def dry_run(study: Study) -> int:
+    """Print trials, stages and epochs; start nothing. Return 0, or 2 for invalid input."""
+    from rayprune.api import check
+    from rayprune.console.dry_run import print_plan
+    from rayprune.trials import make_trials
+
+    try:
         trials = make_trials(study)
         check(study, trials)
     except ValueError as error:
         return complain(error)
-    if options.dry_run:
-        from rayprune.console.dry_run import print_plan
-
-        print_plan(console, study, trials)
-        return 0
-    return run_study(study, trials, console)
+    print_plan(Console(), study, trials)
+    return 0
 
 
-def run_study(study: Study, trials: Sequence[TrialPlan], console: Console) -> int:
-    """Search, write best model and report, and print what came out; gives the exit code."""
-    # Ray and torch are seconds of import: not for --help, --dry-run or a mistake.
-    from rayprune.console.finish import finish
-    from rayprune.console.progress import Display
-    from rayprune.distributed.search import search
+def run_and_print(study: Study, *, ray: bool) -> int:
+    """Run a study, show its progress, write the report and print what came out."""
+    from rayprune.api import is_first_rank, run, write_report
+    from rayprune.console.progress import ProgressView
+    from rayprune.console.summary import print_files, print_summary
+    from rayprune.trials import make_trials
 
+    console = Console(quiet=not (ray or is_first_rank()))
     try:
-        with Display(console, trials, study.search.metric) as display:
-            outcome = search(study, trials, show=display)
-        return finish(outcome, console)
+        with ProgressView(console, make_trials(study), study.search.metric) as view:
+            results = run(study, ray=ray, on_progress=view)
+        if ray or is_first_rank():
+            if results.best is not None:
+                write_report(results)
+            print_summary(console, results.comparison)
+            print_files(console, results.folder)
+        return 1 if results.errors else 0
+    except ValueError as error:
+        return complain(error)
     except OSError as error:
         return complain(error, 1)
 
 
-def check(study: Study, trials: Sequence[TrialPlan]) -> None:
-    """What can be known before any GPU is taken. Raises ``ValueError``."""
-    from rayprune.data import check_data
-    from rayprune.distributed.scaling import check_scaling
-    from rayprune.models import check_model
-
-    check_scaling(study.scaling)
-    seen = {t.experiment.data.model_dump_json(): t.experiment.data for t in trials}
-    for data in seen.values():
-        check_data(data)
-    for model in {
-        t.experiment.model.model_dump_json(): t.experiment.model for t in trials
-    }.values():
-        check_model(model.name, target=model.target, weights=model.weights)
+def prepare_process() -> None:
+    """A user's own modules are found beside the study, as with ``python -m``."""
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())
 
 
 def complain(error: Exception, code: int = 2) -> int:
-    """Print a mistake as lines on standard error; gives the exit code."""
+    """Print a mistake as lines on standard error; return the exit code."""
     for line in str(error).split("\n"):
         print(f"error: {line}", file=sys.stderr)
     return code
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(prog: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m rayprune.tune",
+        prog=prog,
         description="Search pruning and retraining settings; stages that trials share run once.",
         epilog="Overrides are paths from the root of the file: experiment.retrain.epochs=1",
     )
@@ -93,6 +98,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--dry-run", action="store_true", help="print trials, stages and epochs; start nothing"
     )
+    parser.add_argument("--local", action="store_true", help="without Ray, in this process")
     return parser
 
 

@@ -9,24 +9,25 @@ incarnation; what its old one was running is wanted again.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from dataclasses import dataclass, field
+from typing import Any
 
 from rayprune.config import Experiment
 from rayprune.plan import Stage
+from rayprune.results.outcome import Status, TrialStatus
+from rayprune.results.progress import StageProgress, StudyProgress
 
-Status = Literal["wanted", "running", "done", "failed"]
 MAX_ATTEMPTS = 4  # of one epoch, when its slots keep dying: then the stage is what kills them
 
 
 @dataclass(frozen=True)
 class Run:
-    """Run this stage, from the snapshot of `parent` (None for a dense run)."""
+    """Run this stage, from the snapshots of its inputs."""
 
     experiment: Experiment
     stage: Stage
-    parent: Any
-    """What `finished` was told for the stage before; None if it has to be read from the storage."""
+    inputs: Mapping[str, Any]
+    """Key of an input -> what `finished` was told for it; without those to be read from storage."""
 
 
 @dataclass(frozen=True)
@@ -36,24 +37,10 @@ class Wait:
 
 @dataclass(frozen=True)
 class Stop:
-    """Nothing will be wanted any more: the slot may end."""
+    """No work remains; the slot exits."""
 
 
 Answer = Run | Wait | Stop
-
-
-@dataclass(frozen=True)
-class StageState:
-    """What a trial hears about a stage it waits for."""
-
-    status: Status
-    epochs_done: int = 0
-    metrics: Mapping[str, float] = field(default_factory=dict)
-    images_per_second: float = 0.0
-    error: str | None = None
-    snapshot: Any = None
-    executed_for: str | None = None
-    """The trial on whose behalf it was run; None if it was found finished."""
 
 
 @dataclass
@@ -61,46 +48,60 @@ class _Entry:
     experiment: Experiment
     stage: Stage
     wanted_by: dict[str, None]  # in order of submission
-    state: StageState = StageState("wanted")
+    progress: StageProgress = StageProgress("wanted")
+    snapshot: Any = None
+    executed_for: str | None = None
     slot: int | None = None
     attempts: int = 0
 
 
+@dataclass
 class Ledger:
     """The one place that knows every stage of a study."""
 
-    def __init__(self) -> None:
-        self._entries: dict[str, _Entry] = {}
-        self._incarnations: dict[int, int] = {}
-        self._answers: dict[tuple[int, int, int], Answer] = {}
-        self._last: dict[int, str] = {}  # slot -> key of the stage whose weights it holds
-        self._closed = False
-        self.executed_epochs = 0
+    num_parallel: int = 1
+    """Slots that the study was given."""
+    executed_epochs: int = 0
+    _entries: dict[str, _Entry] = field(default_factory=dict)
+    _plans: dict[str, Sequence[Stage]] = field(default_factory=dict)
+    _given_up: dict[str, TrialStatus] = field(default_factory=dict)
+    _incarnations: dict[int, int] = field(default_factory=dict)
+    _answers: dict[tuple[int, int, int], Answer] = field(default_factory=dict)
+    _last: dict[int, str] = field(default_factory=dict)
+    """Slot -> key of the stage whose weights it holds."""
+    _closed: bool = False
 
     # ---- trials ----
 
     def submit(self, trial: str, experiment: Experiment, plan: Sequence[Stage]) -> None:
         """A trial wants all stages of its plan."""
+        self._plans[trial] = plan
         for stage in plan:
             entry = self._entries.get(stage.key)
             if entry is None:
                 entry = self._entries[stage.key] = _Entry(experiment, stage, {})
             entry.wanted_by[trial] = None
 
-    def found(self, key: str, snapshot: Any, metrics: Mapping[str, float]) -> None:
+    def found(self, key: str, metrics: Mapping[str, float]) -> None:
         """A stage that an earlier study or an earlier start of this one has finished."""
         entry = self._entries[key]
-        if entry.state.status == "wanted":
-            entry.state = StageState("done", entry.stage.epochs, metrics, snapshot=snapshot)
+        if entry.progress.status == "wanted":
+            entry.progress = StageProgress("done", entry.stage.epochs, metrics)
 
-    def withdraw(self, trial: str) -> None:
-        """A trial wants nothing any more; what only it wanted is not started, or ends early."""
+    def withdraw(self, trial: str, status: Status, reason: str) -> None:
+        """A trial wants nothing any more; what only it wanted is not started, or ends early.
+
+        `status` and `reason` say why, for a trial whose plan was not done.
+        """
         for entry in self._entries.values():
             entry.wanted_by.pop(trial, None)
+        plan = self._plans.get(trial)
+        if plan is None or self._entries[plan[-1].key].progress.status not in ("done", "failed"):
+            self._given_up[trial] = TrialStatus(name=trial, status=status, reason=reason)
 
-    def state(self, key: str) -> StageState:
+    def state(self, key: str) -> StageProgress:
         """How far a stage is."""
-        return self._entries[key].state
+        return self._entries[key].progress
 
     def has_work(self) -> bool:
         """Whether a slot may be needed: plans may still come, or stages are not done."""
@@ -113,7 +114,7 @@ class Ledger:
     # ---- slots ----
 
     def join(self, slot: int) -> int:
-        """A slot starts, or starts again after a failure; gives its incarnation."""
+        """A slot starts, or starts again after a failure; return its incarnation."""
         self.slot_lost(slot)
         self._incarnations[slot] = self._incarnations.get(slot, -1) + 1
         return self._incarnations[slot]
@@ -133,15 +134,15 @@ class Ledger:
     def epoch_done(
         self, slot: int, key: str, epochs_done: int, metrics: Mapping[str, float], speed: float
     ) -> bool:
-        """A running stage tells its progress; False if nobody wants it any more."""
+        """A running stage tells its progress. Return False to stop after this epoch."""
         entry = self._entries[key]
         if entry.slot != slot:
             return False
-        known = entry.state.epochs_done
+        known = entry.progress.epochs_done
         # A worker that died between its checkpoint and its word has run one epoch more.
         self.executed_epochs += epochs_done - known if 0 < known < epochs_done else 1
         entry.attempts = 1  # spot nodes may take a long stage's slots as often as they like
-        entry.state = StageState("running", epochs_done, metrics, speed)
+        entry.progress = StageProgress("running", epochs_done, metrics, speed)
         if entry.wanted_by:
             return True
         self._release(entry)
@@ -150,23 +151,30 @@ class Ledger:
     def finished(self, slot: int, key: str, snapshot: Any, metrics: Mapping[str, float]) -> None:
         """A stage is done and its snapshot is durable."""
         entry = self._entries[key]
-        if entry.state.status == "done":
+        if entry.progress.status == "done":
             return
-        wanted_by = next(iter(entry.wanted_by), None)
-        entry.state = StageState(
-            "done", entry.stage.epochs, metrics, snapshot=snapshot, executed_for=wanted_by
-        )
+        entry.executed_for = next(iter(entry.wanted_by), None)
+        entry.progress = StageProgress("done", entry.stage.epochs, metrics)
+        entry.snapshot = snapshot
         entry.slot = None
         self._last[slot] = key
-        self._let_go(key)
-        if entry.stage.parent is not None:
-            self._let_go(entry.stage.parent)
+        for done in (key, *entry.stage.inputs.keys):
+            self._let_go(done)
 
     def failed(self, slot: int, key: str, error: str) -> None:
-        """A stage cannot be done; so cannot those after it."""
+        """A stage cannot be done; so cannot those that need it."""
         entry = self._entries[key]
         entry.slot = None
         self._fail(entry, error)
+
+    def lost(self, slot: int, key: str, missing: str) -> None:
+        """An input of a stage is gone from the storage: it is wanted again, and then the stage."""
+        for entry in (self._entries[missing], self._entries[key]):
+            self._release(entry)
+            entry.attempts = 0
+        source = self._entries[missing]
+        source.progress, source.snapshot = StageProgress("wanted"), None
+        source.wanted_by.update(self._entries[key].wanted_by)
 
     def slot_lost(self, slot: int) -> None:
         """A slot's workers died: what it ran is wanted again, unless it keeps killing slots."""
@@ -180,27 +188,22 @@ class Ledger:
     def abandon(self, error: str) -> None:
         """No slot is left: what is not done cannot be."""
         for entry in self._entries.values():
-            if entry.state.status in ("wanted", "running"):
+            if entry.progress.status in ("wanted", "running"):
                 entry.slot = None
                 self._fail(entry, error)
 
     # ---- what people see ----
 
-    def states(self) -> dict[str, StageState]:
-        """Every stage's state, by key."""
-        return {key: entry.state for key, entry in self._entries.items()}
-
-    def running(self) -> dict[int, Stage]:
-        """What each busy slot runs."""
-        return {e.slot: e.stage for e in self._entries.values() if e.slot is not None}
-
-    def executed_by(self) -> dict[str, str]:
-        """Key -> the trial that a stage was run for, for every stage that was run here."""
-        return {
-            key: entry.state.executed_for
-            for key, entry in self._entries.items()
-            if entry.state.executed_for is not None
-        }
+    def progress(self) -> StudyProgress:
+        """How far every stage is; holds no snapshot."""
+        entries = self._entries
+        return StudyProgress(
+            stages={key: entry.progress for key, entry in entries.items()},
+            given_up=dict(self._given_up),
+            executed_for={k: e.executed_for for k, e in entries.items() if e.executed_for},
+            executed_epochs=self.executed_epochs,
+            num_parallel=self.num_parallel,
+        )
 
     # ---- decisions ----
 
@@ -210,50 +213,47 @@ class Ledger:
             entry = min(ready, key=lambda entry: self._urgency(entry, slot))
             entry.slot = slot
             entry.attempts += 1
-            entry.state = StageState("running", entry.state.epochs_done)
-            parent = entry.stage.parent
-            return Run(
-                entry.experiment,
-                entry.stage,
-                self._entries[parent].state.snapshot if parent else None,
-            )
+            entry.progress = StageProgress("running", entry.progress.epochs_done)
+            snapshots = {key: self._entries[key].snapshot for key in entry.stage.inputs.keys}
+            held = {key: snapshot for key, snapshot in snapshots.items() if snapshot is not None}
+            return Run(entry.experiment, entry.stage, held)
         return Wait() if self.has_work() else Stop()
 
     def _is_ready(self, entry: _Entry) -> bool:
-        if entry.state.status != "wanted" or not entry.wanted_by:
+        if entry.progress.status != "wanted" or not entry.wanted_by:
             return False
-        parent = entry.stage.parent
-        return parent is None or self._entries[parent].state.status == "done"
+        return all(self._entries[k].progress.status == "done" for k in entry.stage.inputs.keys)
 
     def _urgency(self, entry: _Entry, slot: int) -> tuple[bool, int]:
-        """Small first: a child of what the slot has just done, then what most trials wait for."""
+        """Small first: what goes on from the slot's last stage, then what most trials wait for."""
         return (
-            entry.stage.parent is None or entry.stage.parent != self._last.get(slot),
+            self._last.get(slot) not in entry.stage.inputs.keys,
             -len(entry.wanted_by),
         )
 
     def _has_work(self) -> bool:
         return any(
-            e.wanted_by and e.state.status in ("wanted", "running") for e in self._entries.values()
+            e.wanted_by and e.progress.status in ("wanted", "running")
+            for e in self._entries.values()
         )
 
     def _release(self, entry: _Entry) -> None:
         entry.slot = None
-        entry.state = StageState("wanted", entry.state.epochs_done)
+        entry.progress = StageProgress("wanted", entry.progress.epochs_done)
 
     def _let_go(self, key: str) -> None:
         """Let the object store drop a snapshot that no stage waits for; the storage keeps it."""
-        children = self._children(key)
-        if not any(child.state.status in ("wanted", "running") for child in children):
-            entry = self._entries[key]
-            entry.state = replace(entry.state, snapshot=None)
+        waiting = (user.progress.status in ("wanted", "running") for user in self._users(key))
+        if not any(waiting):
+            self._entries[key].snapshot = None
 
     def _fail(self, entry: _Entry, error: str) -> None:
-        if entry.state.status == "done":
+        if entry.progress.status == "done":
             return
-        entry.state = StageState("failed", error=error)
-        for child in self._children(entry.stage.key):
-            self._fail(child, error)
+        entry.progress = StageProgress("failed", error=error)
+        for user in self._users(entry.stage.key):
+            self._fail(user, error)
 
-    def _children(self, key: str) -> Iterable[_Entry]:
-        return [entry for entry in self._entries.values() if entry.stage.parent == key]
+    def _users(self, key: str) -> Iterable[_Entry]:
+        """The stages that need this one."""
+        return [entry for entry in self._entries.values() if key in entry.stage.inputs.keys]

@@ -1,4 +1,4 @@
-"""What each rank of a slot does: ask the ledger for a stage, run it, hand back the snapshot."""
+"""What each rank of a slot does: ask the ledger for a stage, run it, hand over the snapshot."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import ray.train
 import ray.train.torch
 
 from rayprune.distributed.ledger import Run, Stop, Wait
-from rayprune.results.stages import load_snapshot
-from rayprune.snapshot.encoding import Snapshot, decode
-from rayprune.training.run import run_stage
+from rayprune.results.stages import LostSnapshotError, load_content
+from rayprune.snapshot import Snapshot, decode
+from rayprune.training.run import failure_message, run_stage
 from rayprune.training.stage import EpochReport
-from rayprune.training.worker import Worker, from_first, prepare_process
+from rayprune.training.worker import Worker, broadcast, gather, training_process
 
 log = logging.getLogger(__name__)
 
@@ -25,9 +25,13 @@ def serve(slot: int, *, ledger: Any, storage: str, threads: int) -> None:
     context = ray.train.get_context()
     device = ray.train.torch.get_device()
     worker = Worker(context.get_world_rank(), context.get_world_size(), device)
-    prepare_process(threads)
+    with training_process(threads):
+        _serve(slot, worker, ledger, storage)
+
+
+def _serve(slot: int, worker: Worker, ledger: Any, storage: str) -> None:
     joined = ray.get(ledger.join.remote(slot)) if worker.is_first else None
-    incarnation: int = from_first(joined, worker)
+    incarnation: int = broadcast(joined, worker)
     held: Snapshot | None = None
     number = 0
     while True:
@@ -39,12 +43,16 @@ def serve(slot: int, *, ledger: Any, storage: str, threads: int) -> None:
         number += 1
         try:
             held = _run(answer, held, worker, slot, ledger, storage)
+        except LostSnapshotError as error:
+            if worker.is_first:
+                ray.get(ledger.lost.remote(slot, answer.stage.key, error.key))
+            held = None
         except Exception as error:
             # Every rank meets a user's mistake alike; anything else may have left the ranks in
             # different places or a GPU unusable, and only new processes are sound again.
-            ray.get(ledger.failed.remote(slot, answer.stage.key, _message(error)))
+            ray.get(ledger.failed.remote(slot, answer.stage.key, failure_message(error)))
             held = None
-            may_be_broken = worker.world_size > 1 or device.type == "cuda"
+            may_be_broken = worker.world_size > 1 or worker.device.type == "cuda"
             if may_be_broken and not isinstance(error, ValueError):
                 raise
 
@@ -52,7 +60,7 @@ def serve(slot: int, *, ledger: Any, storage: str, threads: int) -> None:
 def _run(
     answer: Run, held: Snapshot | None, worker: Worker, slot: int, ledger: Any, storage: str
 ) -> Snapshot | None:
-    """Run what the ledger answered; the snapshot, or None if it is no longer wanted."""
+    """Run what the ledger answered; return the snapshot, or None if it is no longer wanted."""
     stage = answer.stage
 
     def on_epoch(report: EpochReport) -> bool:
@@ -62,8 +70,8 @@ def _run(
             )
         )
 
-    before = _parent(answer, held, storage)
-    finished = run_stage(answer.experiment, stage, before, worker, storage, on_epoch=on_epoch)
+    inputs = _inputs(answer, held, worker, storage)
+    finished = run_stage(answer.experiment, stage, inputs, worker, storage, on_epoch=on_epoch)
     if finished is None:
         return None
     snapshot, content = finished
@@ -76,29 +84,31 @@ def _run(
     return snapshot
 
 
-def _parent(answer: Run, held: Snapshot | None, storage: str) -> Snapshot | None:
-    """The snapshot of the stage before: in hand, in the object store, or on disk."""
-    key = answer.stage.parent
-    if key is None:
-        return None
+def _inputs(
+    answer: Run, held: Snapshot | None, worker: Worker, storage: str
+) -> dict[str, Snapshot]:
+    """The snapshots that the stage needs; every rank raises ``LostSnapshotError`` if one lacks any."""
+    found: dict[str, Snapshot] = {}
+    lost = ""
+    for key in answer.stage.inputs.keys:
+        try:
+            found[key] = _snapshot(key, answer.inputs.get(key), held, storage)
+        except LostSnapshotError:
+            lost = key
+            break
+    missing = next(filter(None, gather(lost, worker)), None)
+    if missing is not None:
+        raise LostSnapshotError(missing)
+    return found
+
+
+def _snapshot(key: str, stored: Any, held: Snapshot | None, storage: str) -> Snapshot:
+    """In hand, in the object store, or on disk."""
     if held is not None and held.records[-1].key == key:
         return held
-    if answer.parent:
+    if stored is not None:
         try:
-            return decode(ray.get(answer.parent[0]))
+            return decode(ray.get(stored[0]))
         except ray.exceptions.RayError:
             log.warning("stage %s left the object store, its durable copy is read", key)
-    content = load_snapshot(storage, key)
-    if content is None:
-        raise ValueError(
-            f"the snapshot of stage {key} is gone from {storage}. Start the study again"
-        )
-    return decode(content)
-
-
-def _message(error: Exception) -> str:
-    return (
-        str(error)
-        if isinstance(error, ValueError | OSError)
-        else f"{type(error).__name__}: {error}"
-    )
+    return decode(load_content(storage, key))

@@ -13,6 +13,8 @@ from ray import tune
 
 from rayprune.trials import TrialPlan
 
+RETRAIN_EPOCHS = "retrain_epochs"  # reported with each result: what early stopping counts
+
 
 def run_trial(
     config: dict[str, Any], *, plans: Mapping[str, TrialPlan], ledger: Any, metric: str
@@ -31,7 +33,7 @@ def run_trial(
             is_news = state.epochs_done > epochs_seen and not stage.is_dense
             if (is_news or is_over) and metric in state.metrics:
                 epochs = retrained + (0 if stage.is_dense else state.epochs_done)
-                tune.report({**state.metrics, "retrain_epochs": epochs, "stage": stage.index})
+                tune.report({**state.metrics, RETRAIN_EPOCHS: epochs, "cycle": stage.cycle})
             epochs_seen = max(epochs_seen, state.epochs_done)
             if state.status == "done":
                 break
@@ -45,7 +47,12 @@ class Withdraw(tune.Callback):
         self._ledger = ledger
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        self._ledger.withdraw.remote(trial.config["trial"])
+        epochs = (trial.last_result or {}).get(RETRAIN_EPOCHS, 0)
+        reason = f"early stopping gave it up after {epochs} epochs of retraining"
+        self._withdraw(trial, "stopped", reason)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        self._ledger.withdraw.remote(trial.config["trial"])
+        self._withdraw(trial, "unfinished", "its Ray Tune process died; start the study again")
+
+    def _withdraw(self, trial: Any, status: str, reason: str) -> None:
+        self._ledger.withdraw.remote(trial.config["trial"], status, reason)

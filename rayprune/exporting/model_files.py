@@ -16,8 +16,8 @@ from rayprune.config import Experiment
 from rayprune.pruning.allocation import layer_report
 from rayprune.pruning.masks import pack_bits
 from rayprune.results.record import record_to_json
-from rayprune.results.storage import write_bytes
-from rayprune.snapshot.encoding import Snapshot
+from rayprune.results.storage import delete, write_bytes
+from rayprune.snapshot import Snapshot
 
 
 def write_model(
@@ -28,6 +28,7 @@ def write_model(
 
     Raises ``StorageError``.
     """
+    delete(f"{folder}/provenance.json")  # until all is written, best/ is nobody's
     weights = {name: tensor.contiguous() for name, tensor in snapshot.weights.items()}
     write_bytes(f"{folder}/model.safetensors", save(weights))
     bits = {name: torch.from_numpy(pack_bits(mask)) for name, mask in snapshot.masks.items()}

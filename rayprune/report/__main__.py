@@ -1,4 +1,4 @@
-"""The door: ``python -m rayprune.report FOLDER`` writes the report of a study again."""
+"""Write the report of a study again: python -m rayprune.report FOLDER"""
 
 from __future__ import annotations
 
@@ -8,24 +8,25 @@ from collections.abc import Sequence
 
 from rich.console import Console
 
-from rayprune.report import print_summary, write_report
-from rayprune.results.storage import StorageError
+from rayprune.api import open_results, write_report
+from rayprune.console.summary import print_summary
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Returns the exit code: 0, or 2 with a message where the folder holds no results."""
+def main(arguments: Sequence[str] | None = None, *, prog: str = "python -m rayprune.report") -> int:
+    """Return 0, or 2 with a message where the folder holds no results."""
     parser = argparse.ArgumentParser(
-        prog="python -m rayprune.report",
+        prog=prog,
         description="Write report.html and plots/ beside a study's results, and print its table.",
     )
     parser.add_argument("folder", help="folder of a study: it holds results.parquet")
     folder = parser.parse_args(arguments).folder
     try:
-        page = write_report(folder)
-        print_summary(Console(), folder)
-    except (ValueError, StorageError) as error:
+        results = open_results(folder)
+        page = write_report(results)
+    except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    print_summary(Console(), results.comparison)
     print(f"report: {page}")
     return 0
 

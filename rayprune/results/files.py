@@ -55,6 +55,16 @@ def best_folder(folder: str) -> str:
     return f"{folder}/best"
 
 
+def provenance_file(folder: str) -> str:
+    """Of best/: written last, so it says that the model beside it is whole."""
+    return f"{best_folder(folder)}/provenance.json"
+
+
+def storage_of(folder: str) -> str:
+    """The storage in which a study's folder lies."""
+    return folder.rpartition("/")[0]
+
+
 def default_storage(study: Study) -> str:
     """Where results go: the study's own word, RAYPRUNE_STORAGE, or ./rayprune_runs; absolute."""
     storage = study.storage or os.environ.get("RAYPRUNE_STORAGE") or "rayprune_runs"

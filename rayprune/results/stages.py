@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,9 +12,19 @@ from rayprune.results.files import epoch_file, snapshot_file, snapshot_manifest
 from rayprune.results.record import StageRecord, record_from_json, record_to_json
 from rayprune.results.storage import delete, read_bytes, write_bytes
 
+log = logging.getLogger(__name__)
 
-def save_snapshot(storage: str, key: str, content: bytes, records: Sequence[StageRecord]) -> None:
-    """Make a stage's result durable: the content first, then the manifest that makes it count."""
+
+class LostSnapshotError(Exception):
+    """A stage counted as done, but its content is missing or damaged: it is to be run again."""
+
+    def __init__(self, key: str) -> None:
+        super().__init__(key)
+        self.key = key
+
+
+def save_stage(storage: str, key: str, content: bytes, records: Sequence[StageRecord]) -> None:
+    """Make a stage's result durable. Raises ``StorageError``."""
     write_bytes(snapshot_file(storage, key), content)
     manifest = {
         "sha256": hashlib.sha256(content).hexdigest(),
@@ -24,18 +35,30 @@ def save_snapshot(storage: str, key: str, content: bytes, records: Sequence[Stag
 
 
 def finished_records(storage: str, key: str) -> tuple[StageRecord, ...] | None:
-    """Records of a stage that is done, without reading its weights; None if it is not done."""
+    """The records that led to a stage that is done, its own last; None if it is not done.
+
+    Asks the manifest alone, whatever the size of the weights. Raises ``StorageError``.
+    """
     manifest = _manifest(storage, key)
     return None if manifest is None else tuple(map(record_from_json, manifest["records"]))
 
 
-def load_snapshot(storage: str, key: str) -> bytes | None:
-    """Content of a finished stage, or None if it is not done or does not match its checksum."""
+def load_content(storage: str, key: str) -> bytes:
+    """The bytes of a stage that is done.
+
+    Raises ``LostSnapshotError`` where they are missing or do not match their checksum. The stage
+    then no longer counts as done, so that whoever asks next runs it again; ``StorageError``.
+    """
     manifest = _manifest(storage, key)
     content = None if manifest is None else read_bytes(snapshot_file(storage, key))
-    if manifest is None or content is None:
-        return None
-    return content if hashlib.sha256(content).hexdigest() == manifest["sha256"] else None
+    if manifest is not None and content is not None:
+        if hashlib.sha256(content).hexdigest() == manifest["sha256"]:
+            return content
+    if manifest is not None:
+        what = "missing" if content is None else "damaged"
+        log.warning("%s is %s: computing it again", snapshot_file(storage, key), what)
+        delete(snapshot_manifest(storage, key))
+    raise LostSnapshotError(key)
 
 
 def _manifest(storage: str, key: str) -> dict[str, Any] | None:

@@ -1,4 +1,4 @@
-"""Weights, masks and records after a stage: result, checkpoint and start value at once.
+"""A snapshot as bytes, and back.
 
 Encoded, a snapshot is one safetensors file: of each pruned weight only the survivors, and its mask
 as one bit a weight. The same bytes lie on disk and, as a flat NumPy array, in the object store.
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,25 +16,15 @@ import torch
 from safetensors.torch import load, save
 from torch import Tensor
 
-from rayprune.pruning.masks import Masks, pack_bits, unpack_bits
-from rayprune.results.record import StageRecord, record_from_json, record_to_json
+from rayprune.pruning.masks import pack_bits, unpack_bits
+from rayprune.results.record import record_from_json, record_to_json
+from rayprune.snapshot.snapshot import Snapshot
 
-WEIGHT, MASK = "weight:", "mask:"  # what a tensor of an encoded snapshot is
+WEIGHT, MASK, MOMENTUM = "weight:", "mask:", "momentum:"  # what an encoded tensor is
 
 
 class SnapshotError(ValueError):
     """Bytes that are no snapshot, or a broken one."""
-
-
-@dataclass(frozen=True)
-class Snapshot:
-    """Where a plan stands: the position is the number of records."""
-
-    weights: Mapping[str, Tensor]
-    """The model's state_dict with its plain keys, on the CPU."""
-    masks: Masks
-    """Parameter name -> bool, True = kept; an entry for every prunable weight, in model order."""
-    records: tuple[StageRecord, ...] = ()
 
 
 def encode(snapshot: Snapshot) -> bytes:
@@ -47,9 +36,11 @@ def encode(snapshot: Snapshot) -> bytes:
         tensors[WEIGHT + name] = weight if whole else weight[mask]  # row-major, as the packed bits
     for name, mask in snapshot.masks.items():
         tensors[MASK + name] = torch.from_numpy(pack_bits(mask))
+    tensors |= {MOMENTUM + name: tensor for name, tensor in snapshot.momentum.items()}
     info = {
         "weights": list(snapshot.weights),  # safetensors sorts by type and name; order breaks ties
         "masks": {name: list(mask.shape) for name, mask in snapshot.masks.items()},
+        "momentum": list(snapshot.momentum),
         "records": [record_to_json(record) for record in snapshot.records],
     }
     return encode_tensors(tensors, info)
@@ -66,7 +57,9 @@ def decode(content: bytes | np.ndarray) -> Snapshot:
         weights = {
             name: _spread(tensors[WEIGHT + name], masks.get(name)) for name in info["weights"]
         }
-        return Snapshot(weights, masks, tuple(map(record_from_json, info["records"])))
+        momentum = {name: tensors[MOMENTUM + name] for name in info["momentum"]}
+        records = tuple(map(record_from_json, info["records"]))
+        return Snapshot(weights, masks, records, momentum)
     except (KeyError, TypeError) as error:
         raise SnapshotError(f"a snapshot lacks {error}") from error
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import replace
 
 from torch import Tensor
 
@@ -12,27 +11,27 @@ from rayprune.config import Prune
 from rayprune.plan import Stage
 from rayprune.pruning.allocation import prune_weights
 from rayprune.pruning.masks import Masks, not_ignored
-from rayprune.snapshot.encoding import Snapshot
+from rayprune.snapshot.snapshot import Snapshot
 
 
-def prune(snapshot: Snapshot, stage: Stage, how: Prune) -> Snapshot:
-    """The snapshot with the masks of this stage; no weight is touched, masks only shrink.
+def prune(snapshot: Snapshot, stage: Stage, how: Prune) -> Masks:
+    """The masks of this stage, made from a snapshot's weights and masks; masks only shrink.
 
-    The dense run prunes nothing. A goal that an earlier stage has passed already removes nothing
-    more. Raises ``ValueError`` where the allocation cannot meet the goal.
+    No weight is touched. The dense run prunes nothing, and a goal that an earlier stage has passed
+    already removes nothing more. Raises ``ValueError`` where the allocation cannot meet the goal.
     """
     if stage.is_dense:
-        return snapshot
-    names = not_ignored(snapshot.masks, how.ignore)
-    before = {name: snapshot.masks[name] for name in names}
+        return snapshot.masks
+    assert stage.sparsity is not None, "a cycle has a goal"
+    names = not_ignored(snapshot.masks, stage.ignore)
     after = prune_weights(
         {name: snapshot.weights[name] for name in names},
-        before,
+        {name: snapshot.masks[name] for name in names},
         sparsity=stage.sparsity,
         allocation=how.allocation,
         pattern=how.pattern,
     )
-    return replace(snapshot, masks={**snapshot.masks, **after})
+    return {**snapshot.masks, **after}
 
 
 def norm_drop(parameters: Mapping[str, Tensor], before: Masks, after: Masks) -> float:

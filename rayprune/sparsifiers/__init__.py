@@ -1,7 +1,7 @@
-"""Methods that sparsify during the dense training: one small file a method, one protocol.
+"""Methods that sparsify during the dense training: one small file a method.
 
-``make_sparsifier`` builds the one that ``dense.sparsify`` names; ``protocol.py`` says when the
-training loop calls what.
+``make_sparsifier`` builds the one that ``dense.sparsify`` names; ``base.py`` says when the training
+loop calls what; ``fixed.py`` is what all other stages train with.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from rayprune.sparsifiers.cs import ContinuousSparsification
 from rayprune.sparsifiers.dnw import DiscoveringNeuralWirings
 from rayprune.sparsifiers.dpf import DynamicPruningWithFeedback
 from rayprune.sparsifiers.dst import DynamicSparseTraining
+from rayprune.sparsifiers.fixed import FixedMasks
 from rayprune.sparsifiers.gmp import GradualMagnitudePruning
 from rayprune.sparsifiers.gsm import GlobalSparseMomentum
 from rayprune.sparsifiers.lc import LearningCompression
@@ -32,9 +33,7 @@ METHODS: dict[str, type[Sparsifier]] = {
     "dst": DynamicSparseTraining,
     "rigl": RiggedLottery,
 }
-NAMES = tuple(METHODS)
-
-__all__ = ["METHODS", "NAMES", "Sparsifier", "make_sparsifier"]
+__all__ = ["METHODS", "FixedMasks", "Sparsifier", "make_sparsifier"]
 
 
 def make_sparsifier(
@@ -50,15 +49,14 @@ def make_sparsifier(
 ) -> Sparsifier:
     """Start the method that `options` names, on a model that is on its device and not wrapped.
 
-    `masks` names the prunable weights. `sparsity`, in [0, 1), is the experiment's goal, which the
-    options may replace; `num_steps` counts the whole stage; `weight_decay` is the optimiser's.
+    `masks` names the prunable weights. `sparsity`, in [0, 1), is the goal, of no meaning to a
+    method that finds its own; `num_steps` counts the whole stage; `weight_decay` is the optimiser's.
     """
-    own = getattr(options, "sparsity", None)
     return METHODS[options.method](
         options,
         model,
         masks,
-        sparsity=sparsity if own is None else own,
+        sparsity=sparsity,
         num_steps=num_steps,
         steps_per_epoch=steps_per_epoch,
         weight_decay=weight_decay,

@@ -35,8 +35,8 @@ from rayprune.pruning.masks import Masks, num_weights
 class Sparsifier:
     """A method that sparsifies during training; as it stands, dense training and one prune step.
 
-    `masks` names the model's prunable weights, all True. `sparsity` is the goal, `num_steps` the
-    length of the whole stage, `weight_decay` the optimiser's.
+    `masks` names the model's prunable weights, all True. `sparsity` in [0, 1) is the goal,
+    `num_steps` the length of the whole stage, `weight_decay` the optimiser's.
     """
 
     options: Options
@@ -47,11 +47,11 @@ class Sparsifier:
         model: nn.Module,
         masks: Masks,
         *,
-        sparsity: float,
-        num_steps: int,
-        steps_per_epoch: int,
-        weight_decay: float,
-        seed: int,
+        sparsity: float = 0.0,
+        num_steps: int = 0,
+        steps_per_epoch: int = 1,
+        weight_decay: float = 0.0,
+        seed: int = 0,
     ) -> None:
         parameters = dict(model.named_parameters())
         self.options = options

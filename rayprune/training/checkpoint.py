@@ -1,8 +1,8 @@
-"""Progress inside a stage, at an epoch border: what an interrupted stage goes on from."""
+"""Where an unfinished stage stands at an epoch border: what an interrupted stage goes on from."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from torch import Tensor, nn
@@ -15,52 +15,65 @@ MODEL, MOMENTUM, SPARSIFIER = "model:", "momentum:", "sparsifier:"
 
 
 @dataclass(frozen=True)
-class Progress:
+class EpochState:
     """Numbers of an unfinished stage."""
 
     epochs_done: int = 0
+    """Counted from the start of the run, also where the stage began later."""
     seconds: float = 0.0
     """Spent in training steps so far."""
     pruned: Mapping[str, float] | None = None
     """Metrics before retraining, measured as the stage began."""
 
 
-def encode_progress(
-    progress: Progress, model: nn.Module, optimizer: Optimizer, sparsifier: Sparsifier
+def encode_checkpoint(
+    state: EpochState, model: nn.Module, optimizer: Optimizer, sparsifier: Sparsifier
 ) -> bytes:
     """An epoch checkpoint: weights, momentum, the sparsifier's own state, and the numbers."""
     tensors = {MODEL + name: tensor for name, tensor in model.state_dict().items()}
-    tensors |= {MOMENTUM + str(i): m for i, m in enumerate(_momenta(optimizer)) if m is not None}
+    tensors |= {MOMENTUM + name: m for name, m in momentum_of(model, optimizer).items()}
     tensors |= {SPARSIFIER + name: tensor for name, tensor in sparsifier.state().items()}
-    return encode_tensors({k: v.detach().cpu() for k, v in tensors.items()}, vars(progress))
+    return encode_tensors({k: v.detach().cpu() for k, v in tensors.items()}, vars(state))
 
 
-def restore_progress_(
+def restore_checkpoint_(
     content: bytes, model: nn.Module, optimizer: Optimizer, sparsifier: Sparsifier
-) -> Progress:
+) -> EpochState:
     """Bring model, optimizer and sparsifier to where the checkpoint was.
 
     Raises ``SnapshotError``.
     """
     tensors, info = decode_tensors(content)
     model.load_state_dict(_part(tensors, MODEL))
-    momenta = _part(tensors, MOMENTUM)
-    for i, parameter in enumerate(_parameters(optimizer)):
-        if str(i) in momenta:
-            # Laid out as the parameter is, or the fused step would mix up a channels_last weight.
-            buffer = parameter.detach().clone().copy_(momenta[str(i)])
-            optimizer.state[parameter]["momentum_buffer"] = buffer
+    set_momentum_(model, optimizer, _part(tensors, MOMENTUM))
     sparsifier.load_state(_part(tensors, SPARSIFIER))
-    return Progress(**info)
+    return EpochState(**info)
+
+
+def epochs_done_of(content: bytes) -> int:
+    """How far the run of a checkpoint was. Raises ``SnapshotError``."""
+    return EpochState(**decode_tensors(content)[1]).epochs_done
+
+
+def momentum_of(model: nn.Module, optimizer: Optimizer) -> dict[str, Tensor]:
+    """SGD's momentum by parameter name, of the parameters that have some."""
+    found = {n: optimizer.state[p].get("momentum_buffer") for n, p in _trained(model, optimizer)}
+    return {name: momentum for name, momentum in found.items() if momentum is not None}
+
+
+def set_momentum_(model: nn.Module, optimizer: Optimizer, momentum: Mapping[str, Tensor]) -> None:
+    """Let SGD go on with this momentum."""
+    for name, parameter in _trained(model, optimizer):
+        if name in momentum:
+            # Laid out as the parameter is, or the fused step would mix up a channels_last weight.
+            buffer = parameter.detach().clone().copy_(momentum[name])
+            optimizer.state[parameter]["momentum_buffer"] = buffer
+
+
+def _trained(model: nn.Module, optimizer: Optimizer) -> Iterator[tuple[str, nn.Parameter]]:
+    trained = {id(p) for group in optimizer.param_groups for p in group["params"]}
+    return ((n, p) for n, p in model.named_parameters() if id(p) in trained)
 
 
 def _part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
-
-
-def _parameters(optimizer: Optimizer) -> list[Tensor]:
-    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
-
-
-def _momenta(optimizer: Optimizer) -> list[Tensor | None]:
-    return [optimizer.state[p].get("momentum_buffer") for p in _parameters(optimizer)]

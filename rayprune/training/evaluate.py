@@ -7,7 +7,7 @@ from torch import nn
 
 from rayprune.data import Split
 from rayprune.training.task import Task
-from rayprune.training.worker import Worker, average_buffers_, sum_
+from rayprune.training.worker import Worker, all_reduce_, average_buffers_
 
 RECALIBRATION_BATCHES = 100
 
@@ -26,7 +26,7 @@ def evaluate(
             counts = batch if counts is None else counts + batch
     model.train(training)
     assert counts is not None, "a split has fewer images than there are workers"
-    return task.metrics(sum_(counts.clone(), worker).cpu())
+    return task.metrics(all_reduce_(counts.clone(), worker).cpu())
 
 
 def recalibrate_batch_norm_(

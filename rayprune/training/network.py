@@ -12,7 +12,7 @@ from rayprune.data import Dataset
 from rayprune.models import build_model
 from rayprune.pruning.flops import Cost, cost, multiply_adds
 from rayprune.pruning.masks import Masks, prunable
-from rayprune.snapshot.encoding import Snapshot
+from rayprune.snapshot import Snapshot
 from rayprune.training.order import derive_seed
 
 
@@ -32,16 +32,15 @@ def initial_snapshot(model: nn.Module) -> Snapshot:
 
 def network_cost(experiment: Experiment, dataset: Dataset, masks: Masks) -> Cost:
     """Size and multiply-adds of the experiment's network under `masks`."""
-    counts = _count(experiment.model.model_dump_json(), len(dataset.classes), dataset.image_shape)
-    return cost(*counts, masks)
+    return cost(*_count(experiment.model, len(dataset.classes), dataset.image_shape), masks)
 
 
 @lru_cache(maxsize=8)
 def _count(
-    model: str, num_classes: int, image_shape: tuple[int, int, int]
+    model: Model, num_classes: int, image_shape: tuple[int, int, int]
 ) -> tuple[int, dict[str, int]]:
     """Parameters, and multiply-adds of each prunable weight; once for each network."""
-    network = _build(Model.model_validate_json(model), num_classes, image_shape[0])
+    network = _build(model, num_classes, image_shape[0])
     num_parameters = sum(parameter.numel() for parameter in network.parameters())
     return num_parameters, multiply_adds(network, image_shape)
 

@@ -1,4 +1,4 @@
-"""Randomness derived, never stored: from (seed, stage, epoch), for any number of workers."""
+"""Randomness derived, never stored: from (seed, cycle, epoch), for any number of workers."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ def derive_seed(*parts: int | str) -> int:
     return int.from_bytes(digest[:8], "little") >> 1
 
 
-def epoch_order(num_images: int, batch_size: int, *, seed: int, stage: int, epoch: int) -> Tensor:
+def epoch_order(num_images: int, batch_size: int, *, seed: int, cycle: int, epoch: int) -> Tensor:
     """Image indices of an epoch, (steps, batch_size) int64; the images left over wait an epoch."""
-    generator = torch.Generator().manual_seed(derive_seed(seed, stage, epoch, "order"))
+    generator = torch.Generator().manual_seed(derive_seed(seed, cycle, epoch, "order"))
     num_steps = num_images // batch_size
     order = torch.randperm(num_images, generator=generator)
     return order[: num_steps * batch_size].view(num_steps, batch_size)
 
 
 def epoch_randoms(
-    num_steps: int, batch_size: int, width: int, *, seed: int, stage: int, epoch: int
+    num_steps: int, batch_size: int, width: int, *, seed: int, cycle: int, epoch: int
 ) -> Tensor:
     """Augmentation's random numbers in [0, 1), (steps, batch_size, width) float32."""
-    generator = torch.Generator().manual_seed(derive_seed(seed, stage, epoch, "augment"))
+    generator = torch.Generator().manual_seed(derive_seed(seed, cycle, epoch, "augment"))
     return torch.rand(num_steps, batch_size, width, generator=generator)
 
 

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
-
-from torch import nn
 
 from rayprune.config import OWN_SCHEDULES, Experiment
 from rayprune.plan import Stage, dense_epochs, dense_schedule
-from rayprune.pruning.masks import not_ignored
+from rayprune.pruning.masks import Masks, not_ignored
 from rayprune.schedules import DenseLRs, Schedule, allr_scale, dense_lrs, retrain_lrs
-from rayprune.snapshot.encoding import Snapshot
-from rayprune.snapshot.prune import norm_drop
+from rayprune.snapshot import Snapshot, norm_drop
 
 
 @dataclass(frozen=True)
@@ -19,35 +17,40 @@ class StageRates:
     """A schedule, its peak, and ALLR's d1, d2 and d for every cycle (None for the dense run)."""
 
     schedule: Schedule
+    """Step, counted from the start of the run, -> learning rate."""
     peak: float | None
     d1: float | None
     d2: float | None
     d: float | None
+    """What the peak was in fact multiplied by: 1 for all but an adapting ALLR cycle."""
 
 
-def stage_rates(
+def dense_rates(experiment: Experiment, stage: Stage, steps_per_epoch: int) -> StageRates:
+    """Learning rates of the dense run, or of a part of it."""
+    schedule = _dense(experiment, steps_per_epoch).schedule
+    return StageRates(schedule, _peak(schedule, stage.last_epoch * steps_per_epoch), *[None] * 3)
+
+
+def cycle_rates(
     experiment: Experiment,
     stage: Stage,
     before: Snapshot,
-    pruned: Snapshot,
-    model: nn.Module,
+    masks: Masks,
+    parameters: Iterable[str],
     steps_per_epoch: int,
 ) -> StageRates:
-    """Learning rates of a stage whose prune step turned `before` into `pruned`.
+    """Learning rates of a cycle whose prune step made `masks` from the snapshot `before`.
 
-    `d` is what the peak was in fact multiplied by: 1 for all but an adapting ALLR cycle.
+    `parameters` are the names of the model's parameters: batch-norm statistics, which a snapshot
+    holds as well, are no part of ALLR's norm.
     """
     num_steps = stage.epochs * steps_per_epoch
-    dense = _dense(experiment, steps_per_epoch)
-    if stage.is_dense:
-        return StageRates(dense.schedule, _peak(dense.schedule, num_steps), None, None, None)
-    names = not_ignored(before.masks, experiment.prune.ignore)
-    # Parameters alone: batch-norm statistics are no part of the norm.
-    parameters = {name: before.weights[name] for name, _ in model.named_parameters()}
-    d1 = norm_drop(parameters, before.masks, {name: pruned.masks[name] for name in names})
+    names = not_ignored(before.masks, stage.ignore)
+    weights = {name: before.weights[name] for name in parameters}
+    d1 = norm_drop(weights, before.masks, {name: masks[name] for name in names})
     d2 = stage.epochs / dense_epochs(experiment)
     scale = allr_scale(d1, d2) if stage.adapt else 1.0
-    schedule = _cycle(experiment, stage, dense, num_steps, scale)
+    schedule = _cycle(experiment, stage, _dense(experiment, steps_per_epoch), num_steps, scale)
     return StageRates(schedule, _peak(schedule, num_steps), d1, d2, scale)
 
 

@@ -2,105 +2,191 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import traceback
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import lru_cache
+from pathlib import Path
 
-from rayprune import results
 from rayprune.config import Data, Experiment
 from rayprune.data import Dataset, load_data
-from rayprune.plan import Stage, make_plan
-from rayprune.snapshot.encoding import Snapshot, decode, encode
-from rayprune.snapshot.prune import prune
+from rayprune.plan import Stage
+from rayprune.results.files import epoch_file
+from rayprune.results.stages import (
+    LostSnapshotError,
+    finished_records,
+    load_content,
+    save_stage,
+)
+from rayprune.results.storage import read_bytes, write_bytes
+from rayprune.snapshot import Snapshot, decode, encode, prune
+from rayprune.training.checkpoint import epochs_done_of
 from rayprune.training.network import initial_snapshot, make_model
-from rayprune.training.stage import EpochReport, Hooks, train_stage
-from rayprune.training.worker import Worker, from_first
-
-OnEpoch = Callable[[EpochReport], bool]
+from rayprune.training.rates import cycle_rates, dense_rates
+from rayprune.training.setup import num_steps_per_epoch
+from rayprune.training.stage import OnEpoch, train_stage
+from rayprune.training.worker import Worker, broadcast
 
 
 def run_plan(
     experiment: Experiment,
+    plan: Sequence[Stage],
     worker: Worker,
     storage: str,
     *,
     on_epoch: OnEpoch = lambda report: True,
 ) -> Snapshot:
-    """Run an experiment's stages one after the other; those the storage holds are taken from it.
+    """Run the stages of a plan that its last one needs and that the storage does not hold.
 
-    Every rank calls it and gets the last snapshot. Raises what `run_stage` raises.
+    Every rank calls it and returns the last snapshot. Raises what `run_stage` raises.
     """
-    snapshot: Snapshot | None = None
-    for stage in make_plan(experiment):
-        found = (results.load_snapshot(storage, stage.key) or b"") if worker.is_first else None
-        if content := from_first(found, worker):
-            snapshot = decode(content)
-            continue
-        finished = run_stage(experiment, stage, snapshot, worker, storage, on_epoch=on_epoch)
-        assert finished is not None, "a plan that is run whole is wanted to its end"
-        snapshot, _ = finished
-    assert snapshot is not None
-    return snapshot
+    while True:
+        missing = _missing(plan, storage) if worker.is_first else None
+        try:
+            return _run_missing(experiment, plan, broadcast(missing, worker), worker, storage, on_epoch)
+        except LostSnapshotError:
+            continue  # it no longer counts as done: the next round runs it again
 
 
 def run_stage(
     experiment: Experiment,
     stage: Stage,
-    before: Snapshot | None,
+    inputs: Mapping[str, Snapshot],
     worker: Worker,
     storage: str,
     *,
     on_epoch: OnEpoch = lambda report: True,
 ) -> tuple[Snapshot, bytes] | None:
-    """One stage from the snapshot of the one before (None for the dense run), kept when it is done.
+    """Run one stage and keep its result; `inputs` holds the snapshots of ``stage.inputs.keys``.
 
-    Gives the snapshot and, on rank 0, its encoded content (empty on the others), or None when
-    `on_epoch` said that nobody wants it any more. Goes on from the stage's last epoch checkpoint.
-    Raises ``ValueError`` for data, models and goals that cannot be, ``StorageError``.
+    Return the snapshot and, on rank 0, its encoded content (empty on the others), or None when
+    `on_epoch` said stop. Goes on from the stage's last epoch checkpoint. Raises ``ValueError`` for
+    data, models and goals that cannot be, ``StorageError``.
     """
     dataset = load_dataset(experiment.data, experiment.seed)
-    if len(dataset.train) < experiment.batch_size:
-        raise ValueError(
-            f"experiment.batch_size must be <= the {len(dataset.train)} training images, "
-            f"got {experiment.batch_size}"
-        )
+    _check_batch(experiment, dataset, worker)
     model = make_model(experiment, dataset)
-    before = before or initial_snapshot(model)
+    initial = initial_snapshot(model)
+    before = inputs.get(stage.inputs.masks or "", initial)
+    weights = inputs.get(stage.inputs.weights or "", initial)
+    start = replace(weights, masks=prune(before, stage, experiment.prune), records=before.records)
+    steps = num_steps_per_epoch(experiment, dataset)
+    if stage.is_dense:
+        rates = dense_rates(experiment, stage, steps)
+    else:
+        parameters = [name for name, _ in model.named_parameters()]
+        rates = cycle_rates(experiment, stage, before, start.masks, parameters, steps)
     snapshot = train_stage(
         experiment,
         stage,
-        before,
-        prune(before, stage, experiment.prune),
+        start,
+        rates,
         model=model,
         dataset=dataset,
         worker=worker,
-        progress=_read_progress(storage, stage, worker),
-        hooks=Hooks(
-            on_epoch,
-            lambda content: results.write_bytes(results.epoch_file(storage, stage.key), content),
-        ),
+        checkpoint=_read_checkpoint(storage, stage, worker),
+        on_epoch=on_epoch,
+        save_checkpoint=lambda content: write_bytes(epoch_file(storage, stage.key), content),
     )
     if snapshot is None:
         return None
     content = b""
     if worker.is_first:
         content = encode(snapshot)
-        results.save_snapshot(storage, stage.key, content, snapshot.records)
+        save_stage(storage, stage.key, content, snapshot.records)
     return snapshot, content
 
 
+@lru_cache(maxsize=2)
 def load_dataset(data: Data, seed: int) -> Dataset:
     """The images and their split; a process that runs many stages decodes them once."""
-    return _load_dataset(data.model_dump_json(), seed)
+    return load_data(data, seed=seed)
 
 
-@lru_cache(maxsize=2)
-def _load_dataset(data: str, seed: int) -> Dataset:
-    return load_data(Data.model_validate_json(data), seed=seed)
+def failure_message(error: Exception) -> str:
+    """What a user reads of an error that ended a stage.
+
+    A ``ValueError`` and an ``OSError`` say it themselves; anything else with its kind and place.
+    """
+    if isinstance(error, ValueError | OSError):
+        return str(error)
+    frames = traceback.extract_tb(error.__traceback__)
+    place = f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else ""
+    return f"{type(error).__name__}: {error}{place}"
 
 
-def _read_progress(storage: str, stage: Stage, worker: Worker) -> bytes | None:
-    """Rank 0 reads, so that no rank goes on from a checkpoint that another one did not see."""
+def _missing(plan: Sequence[Stage], storage: str) -> list[str]:
+    """Keys of the stages to run: the last one and what it needs, as far as they are not done."""
+    stages = {stage.key: stage for stage in plan}
+    missing: set[str] = set()
+    wanted = [plan[-1].key]
+    while wanted:
+        key = wanted.pop()
+        if key not in missing and finished_records(storage, key) is None:
+            missing.add(key)
+            wanted += stages[key].inputs.keys
+    return [stage.key for stage in plan if stage.key in missing]
+
+
+def _run_missing(
+    experiment: Experiment,
+    plan: Sequence[Stage],
+    missing: Sequence[str],
+    worker: Worker,
+    storage: str,
+    on_epoch: OnEpoch,
+) -> Snapshot:
+    held: dict[str, Snapshot] = {}
+    to_run = [stage for stage in plan if stage.key in missing]
+    for number, stage in enumerate(to_run):
+        for key in stage.inputs.keys:
+            held[key] = held.get(key) or _load(storage, key, worker)
+        finished = run_stage(experiment, stage, held, worker, storage, on_epoch=on_epoch)
+        assert finished is not None, "a plan that is run whole is wanted to its end"
+        held[stage.key] = finished[0]
+        needed = {key for later in to_run[number + 1 :] for key in later.inputs.keys}
+        held = {k: v for k, v in held.items() if k in needed or k == plan[-1].key}
+    return held.get(plan[-1].key) or _load(storage, plan[-1].key, worker)
+
+
+def _load(storage: str, key: str, worker: Worker) -> Snapshot:
+    """Rank 0 reads for all ranks. Raises ``LostSnapshotError`` on every one."""
     found = None
     if worker.is_first:
-        found = results.read_bytes(results.epoch_file(storage, stage.key)) or b""
-    return from_first(found, worker) or None
+        try:
+            found = load_content(storage, key)
+        except LostSnapshotError:
+            found = b""
+    content = broadcast(found, worker)
+    if not content:
+        raise LostSnapshotError(key)
+    return decode(content)
+
+
+def _check_batch(experiment: Experiment, dataset: Dataset, worker: Worker) -> None:
+    batch, num_images = experiment.batch_size, len(dataset.train)
+    if num_images < batch:
+        raise ValueError(
+            f"experiment.batch_size must be <= the {num_images} training images, got {batch}. "
+            f"Write {num_images} or less"
+        )
+    if batch % worker.world_size:
+        raise ValueError(
+            f"experiment.batch_size is the global batch: it must be a multiple of the "
+            f"{worker.world_size} workers, got {batch}. "
+            f"Write {batch // worker.world_size * worker.world_size or worker.world_size}"
+        )
+
+
+def _read_checkpoint(storage: str, stage: Stage, worker: Worker) -> bytes | None:
+    """Rank 0 reads, so that no rank goes on from a checkpoint that another one did not see.
+
+    A checkpoint of the same dense run from before this stage's first epoch is of no use to it.
+    """
+    found = None
+    if worker.is_first:
+        found = read_bytes(epoch_file(storage, stage.key)) or b""
+        if found and epochs_done_of(found) <= stage.first_epoch:
+            found = b""
+    return broadcast(found, worker) or None
+

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import torch
 import torch.distributed as dist
@@ -50,14 +50,14 @@ def local_worker() -> Iterator[Worker]:
         dist.destroy_process_group()
 
 
-def sum_(tensor: Tensor, worker: Worker) -> Tensor:
+def all_reduce_(tensor: Tensor, worker: Worker) -> Tensor:
     """The sum over all ranks, in place."""
     if worker.world_size > 1:
         dist.all_reduce(tensor)
     return tensor
 
 
-def from_first(value: Value | None, worker: Worker) -> Value:
+def broadcast(value: Value | None, worker: Worker) -> Value:
     """Rank 0's value, on every rank; the others pass None."""
     if worker.world_size > 1:
         box = [value]
@@ -67,12 +67,19 @@ def from_first(value: Value | None, worker: Worker) -> Value:
     return value
 
 
+def gather(value: Value, worker: Worker) -> list[Value]:
+    """Every rank's value, in their order, on every rank."""
+    if worker.world_size == 1:
+        return [value]
+    values: list[Value | None] = [None] * worker.world_size
+    dist.all_gather_object(values, value)
+    return cast(list[Value], values)
+
+
 def check_equal(text: str, what: str, worker: Worker) -> None:
     """An internal check that all ranks hold the same; they do by construction."""
-    if worker.world_size > 1:
-        texts: list[str | None] = [None] * worker.world_size
-        dist.all_gather_object(texts, text)
-        assert len(set(texts)) == 1, f"ranks disagree on {what}: {texts}"
+    texts = gather(text, worker)
+    assert len(set(texts)) == 1, f"ranks disagree on {what}: {texts}"
 
 
 def average_buffers_(model: nn.Module, worker: Worker) -> None:
@@ -84,9 +91,20 @@ def average_buffers_(model: nn.Module, worker: Worker) -> None:
                 buffer /= worker.world_size
 
 
-def prepare_process(threads: int) -> None:
-    """Settings of a process that trains: its threads on a CPU, repeatable kernels on a GPU."""
+@contextmanager
+def training_process(threads: int) -> Iterator[None]:
+    """Settings of a process that trains, as they were before afterwards.
+
+    Its threads on a CPU, repeatable kernels on a GPU, and a random state of its own.
+    """
+    cudnn = torch.backends.cudnn
+    before = torch.get_num_threads(), cudnn.deterministic, cudnn.benchmark
     torch.set_num_threads(threads)
     # A stage that goes on after an interruption must give the bits of one that was not.
-    torch.backends.cudnn.deterministic = True
-    torch.backends.cudnn.benchmark = False
+    cudnn.deterministic, cudnn.benchmark = True, False
+    try:
+        with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+            yield
+    finally:
+        torch.set_num_threads(before[0])
+        cudnn.deterministic, cudnn.benchmark = before[1:]

@@ -1,0 +1,244 @@
+"""Run a study and open its results: what scripts, notebooks and the commands call."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from rayprune import report
+from rayprune.config import ConfigError, Study
+from rayprune.results.comparison import Comparison, Setting
+from rayprune.results.files import (
+    best_folder,
+    default_storage,
+    provenance_file,
+    storage_of,
+    study_folder,
+)
+from rayprune.results.outcome import TrialStatus
+from rayprune.results.progress import StudyProgress
+from rayprune.results.recorder import Recorder
+from rayprune.results.storage import read_bytes
+from rayprune.results.table import read_table
+from rayprune.trials import TrialPlan, make_trials
+
+if TYPE_CHECKING:
+    from rayprune.snapshot import Snapshot
+
+OnProgress = Callable[[StudyProgress], None]
+
+
+@dataclass(frozen=True)
+class BestTrial:
+    """The trial to ship."""
+
+    name: str
+    key: str
+    """Names its last stage, and so its snapshot."""
+    row: Mapping[str, Any]
+    """Its last row of the table: sparsity, metrics, what was searched."""
+    storage: str
+
+    @property
+    def snapshot(self) -> Snapshot:
+        """Its weights and masks. Raises ``ValueError`` if they are gone."""
+        return _snapshot_of(self.storage, self.key)
+
+
+@dataclass(frozen=True, repr=False)
+class Results:
+    """What a study came to: its table, and what the table says."""
+
+    folder: str
+    """Where results.parquet lies: a path or a URI."""
+    table: pa.Table
+    """A row for each trial and finished stage."""
+
+    @cached_property
+    def comparison(self) -> Comparison:
+        """Settings averaged over seeds, the dense line, and which is best."""
+        return Comparison.from_table(self.table)
+
+    @property
+    def settings(self) -> tuple[Setting, ...]:
+        """Trials that differ in their seed alone, together; best first."""
+        return self.comparison.settings
+
+    @property
+    def answer(self) -> str:
+        """One sentence: how sparse, with which retraining, at what loss against the dense run."""
+        return report.answer(self.comparison)
+
+    @property
+    def trials(self) -> tuple[TrialStatus, ...]:
+        """How every trial stands: finished, failed, stopped or unfinished, and why."""
+        return self.comparison.statuses
+
+    @property
+    def errors(self) -> dict[str, str]:
+        """Trial -> why it failed or is unfinished."""
+        bad = ("failed", "unfinished")
+        return {trial.name: trial.reason for trial in self.trials if trial.status in bad}
+
+    @property
+    def best(self) -> BestTrial | None:
+        """The trial to ship, chosen by validation alone; None while no trial has finished."""
+        row = self.comparison.best
+        if row is None:
+            return None
+        return BestTrial(str(row["trial"]), str(row["key"]), row, storage_of(self.folder))
+
+    def __repr__(self) -> str:
+        return f"Results({self.folder!r}): {self.answer}"
+
+    def _repr_html_(self) -> str:
+        return report.summary_html(self.comparison)
+
+
+def run(study: Study, *, ray: bool = True, on_progress: OnProgress | None = None) -> Results:
+    """Run every trial of a study that is not finished, and open its results.
+
+    Stages that trials share run once; what an earlier start has finished is not run again. With
+    `ray` the study runs on the Ray that this process is connected to, else on the cluster of
+    RAY_ADDRESS or on a Ray that is started here and ended again; without, in this process, one
+    trial after the other, or on torchrun's ranks. `on_progress` hears of progress.
+
+    A trial that fails does so alone: see ``Results.trials``. Raises ``ConfigError`` for a study
+    that cannot be run as it is written, ``StorageError`` when results cannot be written.
+    """
+    trials = make_trials(study)
+    check(study, trials, ray=ray)
+    is_first = ray or is_first_rank()
+    recorder = Recorder(study, trials) if is_first else None
+    table = _run(study, trials, recorder, ray, on_progress or (lambda progress: None))
+    results = Results(study_folder(default_storage(study), study.name), table)
+    if is_first:
+        _ship(results, trials)
+    return results
+
+
+def is_first_rank() -> bool:
+    """Whether this process is rank 0 of torchrun's, or alone."""
+    return int(os.environ.get("RANK", 0)) == 0
+
+
+def open_results(folder: str | Path) -> Results:
+    """The results in a study's folder or URI. Raises ``ValueError`` if it holds none of ours."""
+    text = str(folder)
+    place = text.rstrip("/") if "://" in text else str(Path(text).resolve())
+    return Results(place, read_table(place))
+
+
+def write_report(results: Results | str | Path) -> str:
+    """Write report.html and plots/ beside a study's results; return the page's location.
+
+    Raises ``ValueError`` where a folder holds no results, ``StorageError``.
+    """
+    opened = results if isinstance(results, Results) else open_results(results)
+    return report.write_report(opened.folder, opened.comparison)
+
+
+def load_snapshot(results: Results | str | Path, trial: str | None = None) -> Snapshot:
+    """Weights and masks of a finished trial, of the best one by default.
+
+    Raises ``ValueError`` if there is no such trial, or its snapshot is gone from the storage.
+    """
+    opened = results if isinstance(results, Results) else open_results(results)
+    if trial is None:
+        best = opened.best
+        if best is None:
+            raise ValueError(f"no trial has finished in {opened.folder}, so there is no best one")
+        return best.snapshot
+    finals = {row["trial"]: row["key"] for row in opened.table.to_pylist() if row["is_final"]}
+    if trial not in finals:
+        known = ", ".join(sorted(finals)) or "none"
+        raise ValueError(f"trial {trial!r} has not finished. Finished trials: {known}")
+    return _snapshot_of(storage_of(opened.folder), finals[trial])
+
+
+def _run(
+    study: Study,
+    trials: Sequence[TrialPlan],
+    recorder: Recorder | None,
+    ray: bool,
+    on_progress: OnProgress,
+) -> pa.Table:
+    """Run what is left; `recorder` is None on all of torchrun's ranks but the first."""
+    # Ray and torch are seconds of import: not for a study that is finished, or wrong.
+    if not ray and int(os.environ.get("WORLD_SIZE", 1)) > 1:
+        from rayprune.training.local import run_local
+
+        return run_local(study, trials, recorder, on_progress)
+    assert recorder is not None
+    if not recorder.pending:
+        on_progress(recorder.known(StudyProgress({})))
+        return recorder.up_to_date() or recorder.write(StudyProgress({}))
+    if not ray:
+        from rayprune.training.local import run_local
+
+        return run_local(study, trials, recorder, on_progress)
+    from rayprune.distributed.search import search
+
+    return search(recorder, on_progress)
+
+
+def check(study: Study, trials: Sequence[TrialPlan], *, ray: bool = True) -> None:
+    """What can be known before any GPU is taken. Raises ``ValueError``."""
+    if ray and not _is_connected():
+        from rayprune.distributed.scaling import check_scaling
+
+        check_scaling(study.scaling)
+    if not ray and study.search.early_stop is not None:
+        raise ConfigError(
+            "search.early_stop is Ray Tune's, and this study is to run without Ray. Leave it out "
+            "(search.early_stop=null), or run with Ray"
+        )
+    from rayprune.data import check_data
+    from rayprune.models import check_model
+
+    for data in dict.fromkeys(trial.experiment.data for trial in trials):
+        check_data(data)
+    for model in dict.fromkeys(trial.experiment.model for trial in trials):
+        check_model(model.name, target=model.target, weights=model.weights)
+
+
+def _is_connected() -> bool:
+    """Whether this process uses a Ray already; asks without importing it."""
+    ray = sys.modules.get("ray")
+    return ray is not None and bool(ray.is_initialized())
+
+
+def _ship(results: Results, trials: Sequence[TrialPlan]) -> None:
+    """Write best/: the model of the best trial, unless it lies there already."""
+    best = results.best
+    if best is None:
+        return
+    provenance = read_bytes(provenance_file(results.folder))
+    if provenance is not None and json.loads(provenance)["key"] == best.key:
+        return
+    from rayprune.exporting.model_files import write_model
+
+    experiment = next(trial.experiment for trial in trials if trial.name == best.name)
+    about = {"study": results.comparison.summary.name, "trial": best.name, "key": best.key}
+    write_model(best.snapshot, experiment, best_folder(results.folder), about)
+
+
+def _snapshot_of(storage: str, key: str) -> Snapshot:
+    from rayprune.results.stages import LostSnapshotError, load_content
+    from rayprune.snapshot import decode
+
+    try:
+        return decode(load_content(storage, key))
+    except LostSnapshotError:
+        raise ValueError(
+            f"the snapshot of stage {key} is gone from {storage}/stages, or damaged. Run the study "
+            f"again: what is there is not run twice"
+        ) from None

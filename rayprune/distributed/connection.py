@@ -1,0 +1,91 @@
+"""Ray, joined or started here for as long as a study runs; the process is left as it was."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+import ray
+
+from rayprune.config import Scaling
+
+LOGGERS = ("ray", "ray.train", "ray.tune", "ray.data")
+# The output of Tune in which verbose=0 is silent.
+ENVIRONMENT = {"RAY_AIR_NEW_OUTPUT": "0"}
+
+
+@contextmanager
+def connected() -> Iterator[None]:
+    """A Ray that this process is connected to.
+
+    The one that it is connected to already, which stays; else the cluster of RAY_ADDRESS, or a new
+    Ray on this machine, and then the connection ends with the context. Ray is quiet inside;
+    loggers, environment and signal handlers are as before afterwards.
+    """
+    with ExitStack() as stack:
+        for scope in (_quiet_loggers(), _environment(), _signal_handlers()):
+            stack.enter_context(scope)
+        if not ray.is_initialized():
+            address = os.environ.get("RAY_ADDRESS")
+            ray.init(
+                address=address or "local",  # not some cluster that was left on this machine
+                log_to_driver=False,
+                configure_logging=False,
+                include_dashboard=None if address else False,
+            )
+            stack.callback(ray.shutdown)
+        yield
+
+
+def num_slots(scaling: Scaling, num_trials: int) -> int:
+    """Slots that the cluster holds now, at least one, and no more than there are trials."""
+    if scaling.slots is not None:
+        return min(scaling.slots, num_trials)
+    resources = ray.cluster_resources()
+    fits = [resources.get("CPU", 0) / (scaling.cpus_per_worker * scaling.workers)]
+    if scaling.gpus_per_worker:
+        fits.append(resources.get("GPU", 0) / (scaling.gpus_per_worker * scaling.workers))
+    return max(1, min(int(min(fits)), num_trials))
+
+
+@contextmanager
+def _quiet_loggers() -> Iterator[None]:
+    loggers = [logging.getLogger(name) for name in LOGGERS]
+    before = [(logger.level, logger.propagate, list(logger.handlers)) for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        for logger, (level, propagate, handlers) in zip(loggers, before, strict=True):
+            logger.setLevel(level)
+            logger.propagate, logger.handlers = propagate, handlers
+
+
+@contextmanager
+def _environment() -> Iterator[None]:
+    before = dict(os.environ)
+    os.environ.update({k: v for k, v in ENVIRONMENT.items() if k not in os.environ})
+    try:
+        yield
+    finally:
+        for name in os.environ.keys() - before.keys():
+            del os.environ[name]
+        os.environ.update(before)
+
+
+@contextmanager
+def _signal_handlers() -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread may set handlers, so nobody has
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,114 @@
+"""A study without Ray: its trials one after the other, in this process or on torchrun's ranks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import pyarrow as pa
+
+from rayprune.config import Study
+from rayprune.plan import Stage
+from rayprune.results.files import default_storage
+from rayprune.results.progress import StageProgress, StudyProgress
+from rayprune.results.recorder import Recorder
+from rayprune.results.stages import finished_records
+from rayprune.results.storage import StorageError
+from rayprune.training.run import failure_message, run_plan
+from rayprune.training.stage import EpochReport
+from rayprune.training.worker import Worker, broadcast, local_worker, training_process
+from rayprune.trials import TrialPlan
+
+
+def run_local(
+    study: Study,
+    trials: Sequence[TrialPlan],
+    recorder: Recorder | None,
+    on_progress: Callable[[StudyProgress], None],
+) -> pa.Table:
+    """Run the trials that are not finished; return the study's table, the same on every rank.
+
+    Rank 0 alone has a `recorder`: it reads and writes the storage, and calls `on_progress` after
+    every epoch. A trial that cannot be run fails alone. Raises ``StorageError``.
+    """
+    with training_process(study.scaling.cpus_per_worker), local_worker() as worker:
+        journal = None if recorder is None else _Journal(recorder, on_progress)
+        pending = None if recorder is None else [trial.name for trial in recorder.pending]
+        pending = broadcast(pending, worker)
+        if recorder is not None:
+            recorder.write_study()
+        for trial in trials:
+            if trial.name in pending:
+                _run_trial(trial, worker, default_storage(study), journal)
+        table = None
+        if recorder is not None and journal is not None:
+            table = recorder.up_to_date() if not pending else None
+            table = table or recorder.write(journal.progress)
+        return broadcast(table, worker)
+
+
+class _Journal:
+    """What has been run so far, told to the recorder and to whoever watches."""
+
+    def __init__(self, recorder: Recorder, on_progress: Callable[[StudyProgress], None]) -> None:
+        self._recorder, self._on_progress = recorder, on_progress
+        self.progress = StudyProgress({})
+
+    def epoch_done(self, report: EpochReport, trial: str) -> None:
+        stage, done = report.stage, report.epochs_done
+        state = StageProgress("running", done, report.metrics, report.images_per_second)
+        self._set(stage, state)
+        executed_for = {**self.progress.executed_for, stage.key: trial}
+        executed = self.progress.executed_epochs + 1
+        self.progress = replace(
+            self.progress, executed_for=executed_for, executed_epochs=executed
+        )
+        self._on_progress(self._recorder.update(self.progress))
+
+    def trial_done(self, trial: TrialPlan) -> None:
+        for stage in trial.plan:
+            records = finished_records(self._recorder.storage, stage.key)
+            if records is not None:
+                self._set(stage, StageProgress("done", stage.epochs, records[-1].metrics))
+        self._on_progress(self._recorder.update(self.progress))
+
+    def trial_failed(self, trial: TrialPlan, error: str) -> None:
+        """Its first stage that is not done is the one that cannot be done."""
+        self.trial_done(trial)
+        stages = self.progress.stages
+        not_done = [s for s in trial.plan if s.key not in stages or stages[s.key].status != "done"]
+        self._set(not_done[0], StageProgress("failed", error=error))
+        self._on_progress(self._recorder.update(self.progress))
+
+    def has_failed(self, trial: TrialPlan) -> bool:
+        """Whether a stage that it shares with an earlier trial cannot be done."""
+        states = (self.progress.stages.get(stage.key) for stage in trial.plan)
+        return any(state is not None and state.status == "failed" for state in states)
+
+    def _set(self, stage: Stage, state: StageProgress) -> None:
+        stages = {**self.progress.stages, stage.key: state}
+        self.progress = replace(self.progress, stages=stages)
+
+
+def _run_trial(
+    trial: TrialPlan, worker: Worker, storage: str, journal: _Journal | None
+) -> None:
+    def on_epoch(report: EpochReport) -> bool:
+        assert journal is not None, "rank 0 alone reports"
+        journal.epoch_done(report, trial.name)
+        return True
+
+    if broadcast(journal and journal.has_failed(trial), worker):
+        return
+    try:
+        run_plan(trial.experiment, trial.plan, worker, storage, on_epoch=on_epoch)
+    except StorageError:
+        raise
+    except Exception as error:
+        if worker.world_size > 1 and not isinstance(error, ValueError):
+            raise  # the other ranks may be elsewhere; a user's mistake is met by all alike
+        if journal is not None:
+            journal.trial_failed(trial, failure_message(error))
+        return
+    if journal is not None:
+        journal.trial_done(trial)

@@ -1,0 +1,45 @@
+"""What a stage did and reached, as a row of the results table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from rayprune.pruning.allocation import emptied_layers
+from rayprune.pruning.masks import Masks, not_ignored, sparsity
+from rayprune.results.record import StageRecord
+from rayprune.training.checkpoint import EpochState
+from rayprune.training.network import network_cost
+from rayprune.training.setup import StageSetup
+
+
+def stage_record(
+    setup: StageSetup, masks: Masks, metrics: Mapping[str, float], state: EpochState
+) -> StageRecord:
+    """The record of a stage that ended with these masks and metrics."""
+    experiment, stage, rates = setup.experiment, setup.stage, setup.rates
+    # Sparsity counts what may be pruned; the other numbers are of the whole network.
+    counted = {name: masks[name] for name in not_ignored(masks, stage.ignore)}
+    cost = vars(network_cost(experiment, setup.dataset, masks)) | {"sparsity": sparsity(counted)}
+    recalibrated = experiment.prune.recalibrate_batch_norm and not stage.is_dense
+    num_images = setup.images_per_epoch * stage.last_epoch
+    return StageRecord(
+        key=stage.key,
+        weights_from=stage.inputs.weights,
+        masks_from=stage.inputs.masks,
+        part_of=stage.part_of,
+        cycle=stage.cycle,
+        epochs=stage.last_epoch,
+        schedule=stage.schedule,
+        lr_peak=rates.peak,
+        d1=rates.d1,
+        d2=rates.d2,
+        d=rates.d,
+        goal_sparsity=stage.sparsity,
+        metrics=metrics,
+        emptied_layers=tuple(emptied_layers(masks)),
+        batch_norm="recalibrated" if recalibrated else "as trained",
+        seconds=state.seconds,
+        images_per_second=num_images / state.seconds if state.seconds else 0.0,
+        workers=setup.worker.world_size,
+        **cost,
+    )
