@@ -29,19 +29,24 @@ def print_plan(console: Console, study: Study, trials: Sequence[TrialPlan]) -> N
         table.add_row(trial.name, *map(str, trial.values.values()), stages)
         seen |= {stage.key for stage in trial.plan}
     console.print(table)
-    epochs = count_epochs([trial.plan for trial in trials])
-    left = sum(stage.epochs for key, stage in unique.items() if key not in done)
+    epochs = count_epochs(trial.plan for trial in trials)
+    left = count_epochs([[stage for key, stage in unique.items() if key not in done]]).unique
     console.print(
         f"{len(trials)} trials, {len(wanted)} stages, {len(unique)} of them unique "
         f"(in brackets: shared with a trial above{' or finished before' if done else ''})"
     )
     console.print(
-        f"{left} epochs to run of {epochs['unique_epochs']} unique ones; "
-        f"separate runs would take {epochs['naive_epochs']}"
+        f"{left} epochs to run of {epochs.unique} unique ones; "
+        f"separate runs would take {epochs.naive}"
     )
 
 
 def _describe(stage: Stage, *, shared: bool) -> str:
-    what = "dense" if stage.is_dense else f"{stage.sparsity:.1%} {stage.schedule}"
-    text = f"{what} {stage.epochs}"
+    if stage.is_dense:
+        what = "dense to epoch" if stage.part_of else "dense"
+        text = f"{what} {stage.last_epoch}"
+    else:
+        weights = stage.inputs.weights
+        rewound = ", rewound" if weights != stage.inputs.masks else ""
+        text = f"{stage.sparsity:.1%}{rewound} {stage.schedule} {stage.epochs}"
     return f"({text})" if shared else text

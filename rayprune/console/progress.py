@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, redirect_stdout
 from typing import TextIO
 
@@ -15,13 +15,14 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from rayprune.distributed.actor import View
-from rayprune.distributed.ledger import StageState
-from rayprune.plan import Stage
+from rayprune.console.estimate import Estimate
+from rayprune.plan import Stage, count_epochs
+from rayprune.results.progress import StageProgress, StudyProgress
 from rayprune.trials import TrialPlan
 
 SHOWN_TRIALS = 20
 LOG_EVERY_S = 15.0
+WANTED = StageProgress("wanted")
 
 
 class WithoutWorkerCounts(io.TextIOBase):
@@ -51,22 +52,22 @@ class WithoutWorkerCounts(io.TextIOBase):
         return self._target.fileno()
 
 
-class Display:
-    """Shows views of a study; a context manager, called with each new view."""
+class ProgressView:
+    """Shows a study's progress; a context manager, called with each new progress."""
 
     def __init__(self, console: Console, trials: Sequence[TrialPlan], metric: str) -> None:
         self._console, self._trials, self._metric = console, trials, metric
         self._stages = {stage.key: stage for trial in trials for stage in trial.plan}
-        self._total = sum(stage.epochs for stage in self._stages.values())
-        self._naive = sum(stage.epochs for trial in trials for stage in trial.plan)
+        self._epochs = count_epochs(trial.plan for trial in trials)
+        self._estimate = Estimate(self._stages)
         self._started = time.monotonic()
-        self._first_epoch: tuple[float, int] | None = None
         self._announced: set[str] = set()
+        self._epochs_shown: dict[str, int] = {}
         self._logged = 0.0
         self._live = Live(console=console, refresh_per_second=4, transient=True)
         self._opened = ExitStack()
 
-    def __enter__(self) -> Display:
+    def __enter__(self) -> ProgressView:
         # First the filter, then the live table: rich prints to what it finds as it starts.
         self._opened.enter_context(redirect_stdout(WithoutWorkerCounts(sys.stdout)))
         if self._console.is_terminal:
@@ -76,94 +77,120 @@ class Display:
     def __exit__(self, *error: object) -> None:
         self._opened.close()
 
-    def __call__(self, view: View) -> None:
-        done = sum(min(s.epochs_done, self._stages[k].epochs) for k, s in view.states.items())
-        if self._first_epoch is None and view.executed_epochs:
-            self._first_epoch = (time.monotonic(), done)
+    def __call__(self, progress: StudyProgress) -> None:
+        now = time.monotonic()
+        self._estimate.note(progress, now)
+        if len(self._trials) == 1:
+            self._announce_epochs(progress)
         for trial in self._trials:
-            self._announce(trial, view)
+            self._announce(trial, progress)
         if self._console.is_terminal:
-            sentence = Text("\n") + self._sentence(view, done)  # a bar does not end its line
-            self._live.update(Group(self._table(view), self._bar(done), sentence))
-        elif time.monotonic() - self._logged > LOG_EVERY_S and done < self._total:
-            self._logged = time.monotonic()
-            self._console.print(self._sentence(view, done).plain, highlight=False, soft_wrap=True)
+            sentence = Text("\n") + self._sentence(progress, now)  # a bar does not end its line
+            self._live.update(Group(self._table(progress), self._bar(progress), sentence))
+        elif now - self._logged > LOG_EVERY_S and self._done(progress) < self._epochs.unique:
+            self._logged = now
+            self._print(self._sentence(progress, now).plain)
 
-    def _announce(self, trial: TrialPlan, view: View) -> None:
+    def _announce(self, trial: TrialPlan, progress: StudyProgress) -> None:
         """A line for every trial that has ended; it stays above the live table."""
-        state = view.states.get(trial.plan[-1].key)
-        if state is None or trial.name in self._announced or state.status not in ("done", "failed"):
+        end = None if trial.name in self._announced else self._end_of(trial, progress)
+        if end is None:
             return
         self._announced.add(trial.name)
-        result = f"failed: {state.error}" if state.error else self._value(state)
         seconds = time.monotonic() - self._started
-        self._console.print(
-            f"[{seconds:5.0f} s] trial {trial.name} {describe(trial)}: {result}",
-            markup=False,
-            highlight=False,
-            soft_wrap=True,
-        )
+        self._print(f"[{seconds:5.0f} s] trial {trial.name} {describe(trial.values)}: {end}")
 
-    def _value(self, state: StageState) -> str:
+    def _end_of(self, trial: TrialPlan, progress: StudyProgress) -> str | None:
+        states = [progress.stages.get(stage.key, WANTED) for stage in trial.plan]
+        errors = [state.error for state in states if state.status == "failed"]
+        if states[-1].status == "done":
+            return self._value(states[-1])
+        if errors:
+            return f"failed: {errors[0]}"
+        if trial.name in progress.given_up:
+            gone = progress.given_up[trial.name]
+            return f"{gone.status}: {gone.reason}"
+        return None
+
+    def _announce_epochs(self, progress: StudyProgress) -> None:
+        """A line for every epoch, where there is one trial to watch."""
+        for stage in self._trials[0].plan:
+            state = progress.stages.get(stage.key, WANTED)
+            if state.epochs_done > self._epochs_shown.get(stage.key, 0):
+                self._epochs_shown[stage.key] = state.epochs_done
+                if state.status == "running":
+                    done, end = stage.first_epoch + state.epochs_done, stage.last_epoch
+                    self._print(f"{stage_name(stage)}, epoch {done}/{end}: {self._value(state)}")
+
+    def _print(self, line: str) -> None:
+        self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+    def _value(self, state: StageProgress) -> str:
         value = state.metrics.get(self._metric)
         return "" if value is None else f"{self._metric} {value:.4f}"
 
-    def _table(self, view: View) -> Table:
+    def _table(self, progress: StudyProgress) -> Table:
         table = Table(box=None, padding=(0, 2, 0, 0))
         for heading in ("trial", "searched", "stage", "epoch", self._metric):
             table.add_column(heading)
-        rows = [(t, *self._current(t, view)) for t in self._trials if t.name not in self._announced]
+        waiting = [trial for trial in self._trials if trial.name not in self._announced]
+        rows = [(trial, *self._current(trial, progress)) for trial in waiting]
         rows.sort(key=lambda row: row[2].status != "running")
         for trial, stage, state in rows[:SHOWN_TRIALS]:
-            where = (
-                "dense" if stage.is_dense else f"cycle {stage.index}, {stage.sparsity:.1%} sparse"
-            )
+            where = stage_name(stage)
+            value = state.metrics.get(self._metric)
             table.add_row(
                 trial.name,
-                describe(trial),
+                describe(trial.values),
                 where if state.status == "running" else f"{where} ({state.status})",
-                f"{state.epochs_done}/{stage.epochs}",
-                self._value(state).removeprefix(f"{self._metric} "),
+                f"{stage.first_epoch + state.epochs_done}/{stage.last_epoch}",
+                "" if value is None else f"{value:.4f}",
             )
         if len(rows) > SHOWN_TRIALS:
             table.add_row("…", f"{len(rows) - SHOWN_TRIALS} more", "", "", "")
         return table
 
-    def _current(self, trial: TrialPlan, view: View) -> tuple[Stage, StageState]:
+    def _current(self, trial: TrialPlan, progress: StudyProgress) -> tuple[Stage, StageProgress]:
         """The first stage of a trial that is not done."""
-        waiting = StageState("wanted")
         for stage in trial.plan:
-            state = view.states.get(stage.key, waiting)
+            state = progress.stages.get(stage.key, WANTED)
             if state.status != "done":
                 break
         return stage, state
 
-    def _bar(self, done: int) -> ProgressBar:
-        return ProgressBar(total=self._total, completed=done, width=60)
+    def _done(self, progress: StudyProgress) -> int:
+        """Epochs that are done, of all unique ones."""
+        known = ((self._stages[key], state) for key, state in progress.stages.items())
+        return sum(min(state.epochs_done, stage.epochs) for stage, state in known)
 
-    def _sentence(self, view: View, done: int) -> Text:
-        seconds = time.monotonic() - self._started
+    def _bar(self, progress: StudyProgress) -> ProgressBar:
+        return ProgressBar(total=self._epochs.unique, completed=self._done(progress), width=60)
+
+    def _sentence(self, progress: StudyProgress, now: float) -> Text:
+        done, unique = self._done(progress), self._epochs.unique
+        shared = self._epochs.naive - unique
         parts = [
-            f"[{seconds:5.0f} s] {len(self._announced)} of {len(self._trials)} trials",
-            f"epochs: {done} of {self._total} done, {self._naive - self._total} shared",
+            f"[{now - self._started:5.0f} s] {len(self._announced)} of {len(self._trials)} trials",
+            f"epochs: {done} of {unique} done" + (f", {shared} shared" if shared else ""),
         ]
-        if not view.running and done < self._total:
+        is_running = any(state.status == "running" for state in progress.stages.values())
+        if not is_running and done < unique:
             parts.append("starting workers" if done == 0 else "waiting for workers")
-        if left := self._seconds_left(done):
+        left = self._estimate.seconds_left(progress)
+        if left is not None:
             parts.append(f"about {left:.0f} s left")
         return Text(" · ".join(parts))
 
-    def _seconds_left(self, done: int) -> float | None:
-        if self._first_epoch is None or done <= self._first_epoch[1]:
-            return None
-        since, before = self._first_epoch
-        return (time.monotonic() - since) / (done - before) * (self._total - done)
+
+def stage_name(stage: Stage) -> str:
+    """ "dense", "dense to epoch 3", "cycle 2, 86.4% sparse"."""
+    if stage.part_of is not None:
+        return f"dense to epoch {stage.last_epoch}"
+    return "dense" if stage.is_dense else f"cycle {stage.cycle}, {stage.sparsity:.1%} sparse"
 
 
-def describe(trial: TrialPlan) -> str:
+def describe(values: Mapping[str, object]) -> str:
     """The searched values on one line, without the common part of their paths."""
     return " ".join(
-        f"{path.rsplit('.', 1)[-1]}={value}"
-        for path, value in trial.values.items()
-        if value is not None
+        f"{path.rsplit('.', 1)[-1]}={value}" for path, value in values.items() if value is not None
     )
