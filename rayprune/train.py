@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from rayprune.config.load import load_experiment
+from rayprune.config.load import load_study_of_one
 from rayprune.results.files import default_storage
 from rayprune.trials import make_trials
 from rayprune.tune import check, complain, run_study
@@ -28,7 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The door's exit code: 0, 1 when the experiment failed, 2 for a mistake in what was asked."""
     options = _parser().parse_intermixed_args(arguments)
     try:
-        study = load_experiment(options.experiment, options.overrides)
+        study = load_study_of_one(options.experiment, options.overrides)
         (trial,) = make_trials(study)
         check(study, [trial])
     except ValueError as error:

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from rayprune.config import ConfigError, Dimension, Experiment, Space, Study
-from rayprune.config.load import make_paths_absolute, set_field, validated
+from rayprune.config.load import make_paths_absolute, set_field
+from rayprune.config.messages import validated
 from rayprune.plan import Stage, make_plan
 
 
@@ -64,8 +65,8 @@ def _points(study: Study) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
     """
     search = study.search
     draw = random.Random(study.experiment.seed)
-    names = dict.fromkeys(name for space in search.spaces for name in space)
-    for space in search.spaces:
+    names = dict.fromkeys(name for space in search.all_spaces for name in space)
+    for space in search.all_spaces:
         for values, fields in _points_of(space, search.num_samples, draw):
             values = {name: values.get(name) for name in names}
             for seed in search.seeds:
