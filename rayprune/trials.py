@@ -34,12 +34,12 @@ def make_trials(study: Study) -> tuple[TrialPlan, ...]:
     width = len(str(len(points) - 1))
     trials, mistakes = [], []
     for number, (values, fields) in enumerate(points):
-        raw = study.experiment.model_dump(mode="json", exclude_unset=True)
-        for path, value in fields.items():
-            set_field(raw, path.split("."), value)
-        make_paths_absolute(raw)
+        raw = {"experiment": study.experiment.model_dump(mode="json", exclude_unset=True)}
         try:
-            experiment = validated(Experiment, raw, at="experiment")
+            for path, value in fields.items():
+                set_field(raw, ["experiment", *path.split(".")], value)
+            make_paths_absolute(raw["experiment"])
+            experiment = validated(Experiment, raw["experiment"], at="experiment")
             plan = make_plan(experiment)
         except ValueError as error:
             point = ", ".join(f"{path}={value}" for path, value in values.items())

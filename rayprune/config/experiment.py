@@ -216,17 +216,25 @@ class Experiment(Frozen):
     """One model, one way to make it sparse: all that determines the result."""
 
     model: Model = Model(name="small_cnn")
+    """The network."""
     data: Data = Data(name="fashion_mini")
+    """Its images."""
     task: Literal["classification", "segmentation"] = "classification"
     """Names loss and metrics."""
     batch_size: Annotated[int, Field(ge=1)] = 128
     """Images a step, over all workers together."""
     optim: Optim = Optim()
+    """The optimiser, which every stage starts afresh."""
     dense: Dense = Dense()
+    """The dense run, stage 0."""
     prune: Prune = Prune()
+    """How much is removed, in how many cycles, and which weights."""
     retrain: Retrain = Retrain()
+    """The training after each prune step."""
     allr: Allr = Allr()
+    """Options of the schedule allr."""
     budget: Budget | None = None
+    """BIMP: epochs of the dense run and of all retraining together, instead of their own."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """Number format of the forward and backward pass; weights are always float32."""
     seed: Annotated[int, Field(ge=0)] = 0

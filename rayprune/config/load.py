@@ -7,8 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from rayprune.config.messages import ConfigError, validated
 from rayprune.config.study import Study
 from rayprune.config.yaml_reader import read_yaml
@@ -80,7 +78,7 @@ def _read_fields(file: Path, example: str) -> dict[str, Any]:
     """The fields of a file; `example` is what to write into an empty one."""
     try:
         raw = read_yaml(file.read_text())
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except ValueError as error:
         raise ConfigError(f"{file} is not YAML: {error}") from None
     if raw is None or raw == {}:
         raise ConfigError(f"{file} is empty. Write fields into it, such as\n{example}")
@@ -98,7 +96,7 @@ def _override(raw: dict[str, Any], overrides: Sequence[str]) -> None:
             continue
         try:
             parsed = read_yaml(value)
-        except yaml.YAMLError:
+        except ValueError:
             mistakes.append(f"{path}: {value!r} is not a YAML value")
             continue
         # The keys of a search space are themselves paths.

@@ -119,8 +119,11 @@ class Study(Frozen):
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] = "study"
     """Folder of the results below the storage; the file's name unless given."""
     experiment: Experiment = Experiment()
+    """What to compute."""
     search: Search = Search()
+    """What to try around the experiment, and what counts as best."""
     scaling: Scaling = Scaling()
+    """Where stages run."""
     storage: str | None = None
     """Folder or URI of all results; RAYPRUNE_STORAGE, or ./rayprune_runs."""
 

@@ -12,7 +12,7 @@ import yaml
 
 
 class _Loader(yaml.SafeLoader):
-    pass
+    """Plain values only; no number is written with colons or underscores."""
 
 
 _Loader.yaml_implicit_resolvers = {
@@ -29,6 +29,19 @@ _Loader.add_implicit_resolver(
 )
 
 
+def _decimal(loader: _Loader, node: Any) -> int:
+    return int(str(loader.construct_scalar(node)))  # PyYAML's own reads 010 as octal
+
+
+_Loader.add_constructor("tag:yaml.org,2002:int", _decimal)
+
+
 def read_yaml(text: str) -> Any:
-    """Return the plain value that `text` holds, None for none. Raises ``yaml.YAMLError``."""
-    return yaml.load(text, _Loader)
+    """Return the plain value that `text` holds, None for none.
+
+    Raises a ``ValueError`` that says where it is not YAML.
+    """
+    try:
+        return yaml.load(text, _Loader)
+    except (yaml.YAMLError, ValueError) as error:  # the latter for a date of no calendar
+        raise ValueError(str(error)) from None
