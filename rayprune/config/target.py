@@ -36,8 +36,9 @@ def _import(name: str, field: str) -> ModuleType:
         missing = error.name if isinstance(error, ModuleNotFoundError) else None
         if missing is not None and f"{name}.".startswith(f"{missing}."):
             raise ValueError(f"{field}: cannot import {name}: {error}. {WHERE}") from error
-        reason = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-        raise ValueError(f"{field}: cannot import {name}: {reason} ({_line(error)})") from error
+        text = error.msg if isinstance(error, SyntaxError) else str(error)
+        reason = f"{type(error).__name__}: {text}" if text else type(error).__name__
+        raise ValueError(f"{field}: cannot import {name}: {reason}{_place(error)}") from error
 
 
 def _attribute(module: ModuleType, name: str, field: str) -> Any:
@@ -49,13 +50,12 @@ def _attribute(module: ModuleType, name: str, field: str) -> Any:
         raise ValueError(f"{field}: {module.__name__} has no function {name!r}{hint}") from None
 
 
-def _line(error: BaseException) -> str:
-    """The `file:line` that an import failed at: the innermost one that is no library's."""
-    if isinstance(error, SyntaxError) and error.filename:
-        return f"{error.filename}:{error.lineno}"
-    libraries = {sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib")}
-    frames = traceback.extract_tb(error.__traceback__)[1:]  # the first is ours
-    frames = [frame for frame in frames if not frame.filename.startswith("<")] or frames
-    own = [frame for frame in frames if not frame.filename.startswith(tuple(libraries))]
-    frame = (own or frames)[-1]
-    return f"{frame.filename}:{frame.lineno}"
+def _place(error: BaseException) -> str:
+    """Where an import failed, " (file:line)": the innermost line that is no library's."""
+    if isinstance(error, SyntaxError) and error.filename and not error.filename.startswith("<"):
+        return f" ({error.filename}:{error.lineno})"
+    libraries = tuple(sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib"))
+    frames = traceback.extract_tb(error.__traceback__)[2:]  # the first two are ours and importlib's
+    frames = [frame for frame in frames if not frame.filename.startswith("<")]
+    own = [frame for frame in frames if not frame.filename.startswith(libraries)] or frames
+    return f" ({own[-1].filename}:{own[-1].lineno})" if own else ""

@@ -17,7 +17,8 @@ from rayprune.pruning.layers import CONVOLUTIONS
 def load_weights_(model: nn.Module, file: str) -> None:
     """Load the weights of a .safetensors, .pt or .pth file into a network, in place.
 
-    No pickled code is run. Raises a ``ValueError`` for a file that cannot be read or is of another network.
+    No pickled code is run. Raises a ``ValueError`` for a file that cannot be read or is of another
+    network.
     """
     try:
         if file.endswith(".safetensors"):

@@ -84,6 +84,7 @@ def test_a_value_is_no_function():
         ("import no_such_library\n", "ModuleNotFoundError: No module named 'no_such_library'", 1),
         ("from math import no_such\n", "ImportError: cannot import name 'no_such'", 1),
         ("import json\n\njson.loads('{')\n", "JSONDecodeError: ", 3),  # raised inside a library
+        ("import ast\nast.parse('a b')\n", "SyntaxError: invalid syntax", 2),
         ("assert False\n", "AssertionError (", 1),
         ("def f():\n    raise KeyError('a')\nf()\n", "KeyError: 'a'", 2),
         ("import sys\nsys.exit(3)\n", "SystemExit: 3", 2),
@@ -103,7 +104,10 @@ def test_the_line_is_that_of_the_module_with_the_mistake(module):
     assert re.search(rf"ZeroDivisionError: .*\({re.escape(str(file))}:1\)$", complaint(f"{name}:f"))
 
 
-def test_a_file_that_is_not_text_is_a_clear_error(module):
+@pytest.mark.parametrize("content", [b"x = '\xff\xfe'\n", b"x = 1\0\n"])
+def test_a_file_that_is_not_text_is_a_clear_error(module, content):
     name, file = module("")
-    file.write_bytes(b"x = '\xff\xfe'\n")
-    assert f"cannot import {name}: SyntaxError: " in complaint(f"{name}:f")
+    file.write_bytes(content)
+    text = complaint(f"{name}:f")
+    assert f"cannot import {name}: SyntaxError: " in text
+    assert "importlib" not in text
