@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from rayprune.config import ConfigError, Dimension, Experiment, Space, Study
-from rayprune.config.load import make_paths_absolute, set_field, validated
-from rayprune.plan import Stage, make_plan
+from rayprune.config.load import make_paths_absolute, set_field
+from rayprune.config.messages import validated
+from rayprune.plan import Stage, make_plan, share_dense_runs
 
 
 @dataclass(frozen=True)
@@ -31,30 +32,42 @@ def make_trials(study: Study) -> tuple[TrialPlan, ...]:
     """
     points = list(_points(study))
     width = len(str(len(points) - 1))
-    trials, mistakes = [], []
-    for number, (values, fields) in enumerate(points):
-        raw = study.experiment.model_dump(mode="json", exclude_unset=True)
-        for path, value in fields.items():
-            set_field(raw, path.split("."), value)
-        make_paths_absolute(raw)
+    experiments: list[Experiment] = []
+    mistakes: list[str] = []
+    for values, fields in points:
         try:
-            experiment = validated(Experiment, raw, at="experiment")
-            plan = make_plan(experiment)
+            experiment = _experiment(study, fields)
+            make_plan(experiment)  # fields may contradict each other
         except ValueError as error:
             point = ", ".join(f"{path}={value}" for path, value in values.items())
-            mistakes += [
-                f"{line} (at {point})" if point else line for line in str(error).split("\n")
-            ]
-            continue
-        if experiment.batch_size % study.scaling.workers:
-            mistakes.append(
-                f"experiment.batch_size={experiment.batch_size} must be a multiple of "
-                f"scaling.workers={study.scaling.workers}"
-            )
-        trials.append(TrialPlan(f"{number:0{width}d}", values, experiment, plan))
+            at = f" (at {point})" if point else ""
+            mistakes += [f"{line}{at}" for line in str(error).split("\n")]
+        else:
+            experiments.append(experiment)
     if mistakes:
         raise ConfigError("\n".join(dict.fromkeys(mistakes)))
-    return tuple(trials)
+    plans = share_dense_runs(experiments)
+    return tuple(
+        TrialPlan(f"{number:0{width}d}", values, experiment, plan)
+        for number, ((values, _), experiment, plan) in enumerate(
+            zip(points, experiments, plans, strict=True)
+        )
+    )
+
+
+def _experiment(study: Study, fields: Mapping[str, Any]) -> Experiment:
+    """The study's experiment with these fields set. Raises ``ValueError``."""
+    raw = {"experiment": study.experiment.model_dump(mode="json", exclude_unset=True)}
+    for path, value in fields.items():
+        set_field(raw, ["experiment", *path.split(".")], value)
+    make_paths_absolute(raw["experiment"])
+    experiment = validated(Experiment, raw["experiment"], at="experiment")
+    if experiment.batch_size % study.scaling.workers:
+        raise ValueError(
+            f"experiment.batch_size={experiment.batch_size} must be a multiple of "
+            f"scaling.workers={study.scaling.workers}"
+        )
+    return experiment
 
 
 def _points(study: Study) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
@@ -64,8 +77,8 @@ def _points(study: Study) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
     """
     search = study.search
     draw = random.Random(study.experiment.seed)
-    names = dict.fromkeys(name for space in search.spaces for name in space)
-    for space in search.spaces:
+    names = dict.fromkeys(name for space in search.all_spaces for name in space)
+    for space in search.all_spaces:
         for values, fields in _points_of(space, search.num_samples, draw):
             values = {name: values.get(name) for name in names}
             for seed in search.seeds:

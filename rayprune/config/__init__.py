@@ -12,8 +12,10 @@ from rayprune.config.experiment import (
     ParquetFiles,
     Prune,
     Retrain,
+    Rewind,
 )
-from rayprune.config.load import ConfigError, load_study
+from rayprune.config.load import load_study, load_study_of_one
+from rayprune.config.messages import ConfigError
 from rayprune.config.study import Dimension, EarlyStop, Scaling, Search, Space, Study
 
 __all__ = [
@@ -31,9 +33,11 @@ __all__ = [
     "ParquetFiles",
     "Prune",
     "Retrain",
+    "Rewind",
     "Scaling",
     "Search",
     "Space",
     "Study",
     "load_study",
+    "load_study_of_one",
 ]

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from rayprune.config.frozen import Frozen
+from rayprune.config.pattern import check_sparsity, n_of_m
 from rayprune.config.sparsify import Sparsify
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
@@ -115,6 +115,13 @@ class Dense(Frozen):
     """A method that sparsifies during this run."""
 
 
+class Rewind(Frozen):
+    """Back to the weights of an earlier epoch, under the masks of a later one."""
+
+    epoch: Annotated[int, Field(ge=0)]
+    """Epoch of the dense run whose weights each cycle starts from; 0 is the lottery ticket."""
+
+
 class Prune(Frozen):
     """How much is removed, in how many cycles, and which weights."""
 
@@ -132,28 +139,21 @@ class Prune(Frozen):
     """Name patterns of weights that stay dense, such as conv1.* or head*."""
     recalibrate_batch_norm: bool = False
     """Measure a just-pruned model after its batch-norm statistics were estimated anew."""
+    rewind: Rewind | None = None
+    """Weight rewinding (Frankle et al. 2020, Renda et al. 2020): each cycle retrains the dense
+    run's weights at that epoch, under the masks of the pruned network."""
 
     @field_validator("pattern")
     @classmethod
     def _known_pattern(cls, pattern: str) -> str:
-        if pattern in ("unstructured", "filter"):
-            return pattern
-        match = re.fullmatch(r"(\d+):(\d+)", pattern)
-        if not match or not 0 < int(match[1]) < int(match[2]):
-            raise ValueError("must be unstructured, filter, or n:m with 0 < n < m such as 2:4")
+        n_of_m(pattern)
         return pattern
 
     @model_validator(mode="after")
     def _pattern_fits_sparsity(self) -> Prune:
-        if ":" in self.pattern:
-            n, m = map(int, self.pattern.split(":"))
-            if abs(self.sparsity - (1 - n / m)) > 1e-9:
-                raise ValueError(
-                    f"pattern {self.pattern} removes exactly {1 - n / m:g} of the weights, "
-                    f"got sparsity {self.sparsity:g}. Write sparsity: {1 - n / m:g}"
-                )
-            if self.cycles > 1 or self.fraction_per_cycle:
-                raise ValueError(f"pattern {self.pattern} is one cycle's work. Write cycles: 1")
+        check_sparsity(self.pattern, self.sparsity)
+        if n_of_m(self.pattern) and (self.cycles > 1 or self.fraction_per_cycle):
+            raise ValueError(f"pattern {self.pattern} is one cycle's work. Write cycles: 1")
         return self
 
 
@@ -161,9 +161,11 @@ class Retrain(Frozen):
     """The training after each prune step."""
 
     epochs: Annotated[int, Field(ge=0)] | None = None
-    """Epochs a cycle; 2 unless a budget says it. 0 prunes without retraining."""
-    schedule: RetrainSchedule = "allr"
-    """LR schedule, see method.md; constant, stepped, cosine and linear take `lr` and `warmup`."""
+    """Epochs a cycle; 2 unless a budget says it; under prune.rewind the dense epochs after the
+    rewinding epoch. 0 prunes without retraining."""
+    schedule: RetrainSchedule | None = None
+    """LR schedule; allr, or lrw under prune.rewind (the dense schedule from that epoch on).
+    constant, stepped, cosine and linear take `lr` and `warmup`."""
     lr: Annotated[float, Field(gt=0)] | None = None
     """constant, stepped, cosine, linear only: initial learning rate."""
     warmup: Fraction | None = None
@@ -174,8 +176,9 @@ class Retrain(Frozen):
         if self.schedule in OWN_SCHEDULES and self.lr is None:
             raise ValueError(f"schedule {self.schedule} needs an initial learning rate. Add lr: …")
         if self.schedule not in OWN_SCHEDULES and (self.lr is not None or self.warmup is not None):
+            which = f"schedule {self.schedule}" if self.schedule else "the default schedule"
             raise ValueError(
-                f"schedule {self.schedule} takes its learning rates from the dense run. "
+                f"{which} takes its learning rates from the dense run. "
                 f"Leave out lr and warmup, or choose one of {', '.join(OWN_SCHEDULES)}"
             )
         return self
@@ -213,17 +216,25 @@ class Experiment(Frozen):
     """One model, one way to make it sparse: all that determines the result."""
 
     model: Model = Model(name="small_cnn")
+    """The network."""
     data: Data = Data(name="fashion_mini")
+    """Its images."""
     task: Literal["classification", "segmentation"] = "classification"
     """Names loss and metrics."""
     batch_size: Annotated[int, Field(ge=1)] = 128
     """Images a step, over all workers together."""
     optim: Optim = Optim()
+    """The optimiser, which every stage starts afresh."""
     dense: Dense = Dense()
+    """The dense run, stage 0."""
     prune: Prune = Prune()
+    """How much is removed, in how many cycles, and which weights."""
     retrain: Retrain = Retrain()
+    """The training after each prune step."""
     allr: Allr = Allr()
+    """Options of the schedule allr."""
     budget: Budget | None = None
+    """BIMP: epochs of the dense run and of all retraining together, instead of their own."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """Number format of the forward and backward pass; weights are always float32."""
     seed: Annotated[int, Field(ge=0)] = 0
@@ -242,5 +253,21 @@ class Experiment(Frozen):
         if self.budget is not None and given:
             raise ValueError(
                 f"{' and '.join(given)} and budget both say how long to train. Leave one out"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _rewinding_has_dense_weights_and_a_cycle(self) -> Experiment:
+        if self.prune.rewind is None:
+            return self
+        if self.prune.cycles == 0 and self.prune.fraction_per_cycle is None:
+            raise ValueError(
+                "prune.rewind says what a cycle starts from, and prune.cycles: 0 has no cycle. "
+                "Write prune.cycles: 1, or leave prune.rewind out"
+            )
+        if self.dense.sparsify is not None:
+            raise ValueError(
+                f"prune.rewind goes back to dense weights, and a run with dense.sparsify "
+                f"{self.dense.sparsify.method} has none. Leave one of the two out"
             )
         return self

@@ -1,57 +1,25 @@
-"""YAML files and overrides, read into checked values; all mistakes at once."""
+"""Studies from YAML files and overrides, read into checked values; all mistakes at once."""
 
 from __future__ import annotations
 
 import difflib
-import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-import yaml
-from pydantic import BaseModel, ValidationError
+from rayprune.config.messages import ConfigError, validated
+from rayprune.config.study import Study
+from rayprune.config.yaml_reader import read_yaml
 
-from rayprune.config.study import ONE_SPACE, SEVERAL_SPACES, Study
-
-ROOT_FIELDS = tuple(Study.model_fields)
-# What users of other tools write, and what it is called here.
-SYNONYMS = {
-    "target_sparsity": "prune.sparsity",
-    "final_sparsity": "prune.sparsity",
-    "goal_sparsity": "prune.sparsity",
-    "n_phases": "prune.cycles",
-    "num_cycles": "prune.cycles",
-    "phases": "prune.cycles",
-    "learning_rate": "optim.lr",
-    "lr": "optim.lr",
-    "n_epochs_per_phase": "retrain.epochs",
-    "num_workers": "scaling.workers",
-    "dataset": "data.name",
-}
+STUDY_FIELDS = tuple(Study.model_fields)
 SPACE = "search.space."
 WEIGHTS = ("model", "weights")  # a file, or the name of a torchvision entry
-
-
-class _Yaml(yaml.SafeLoader):
-    """YAML with 1.2's numbers: in 1.1, `2:4` is the number 124 (in base 60) and `5e-4` is text."""
-
-
-_Yaml.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in kinds if not tag.endswith((":int", ":float"))]
-    for first, kinds in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
-_Yaml.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?((\d+\.\d*|\.\d+)([eE][-+]?\d+)?|\d+[eE][-+]?\d+|\.inf|\.nan)$"),
-    list("-+.0123456789"),
-)
-_Yaml.add_implicit_resolver(
-    "tag:yaml.org,2002:int", re.compile(r"^[-+]?\d+$"), list("-+0123456789")
-)
-
-
-class ConfigError(ValueError):
-    """A study cannot be run as it is written; each line of the message is one mistake."""
+A_STUDY = """\
+experiment: {prune: {sparsity: 0.95, cycles: 1}}
+search: {space: {retrain.epochs: {grid: [1, 3]}}}"""
+AN_EXPERIMENT = """\
+prune: {sparsity: 0.95, cycles: 1}
+retrain: {epochs: 3}"""
 
 
 def load_study(path: str | Path | None = None, overrides: Sequence[str] = ()) -> Study:
@@ -60,24 +28,24 @@ def load_study(path: str | Path | None = None, overrides: Sequence[str] = ()) ->
     Raises ``ConfigError`` with a line for every mistake.
     """
     file = find_study(path or "quickstart")
-    raw = _read_yaml(file)
+    raw = _read_fields(file, A_STUDY)
     raw.setdefault("name", file.stem)
     _override(raw, overrides)
     make_paths_absolute(raw.get("experiment"))
     return validated(Study, raw)
 
 
-def load_experiment(path: str | Path, overrides: Sequence[str] = ()) -> Study:
-    """Read a file that describes one experiment, as a study of one: its search is left out.
+def load_study_of_one(path: str | Path, overrides: Sequence[str] = ()) -> Study:
+    """Read a file that describes one experiment, as a study without a search.
 
-    The file may be a study, or hold the experiment's fields alone. Raises ``ConfigError``.
+    The file may be a study, whose search is left out, or hold the experiment's fields alone. Raises
+    ``ConfigError`` with a line for every mistake.
     """
     file = find_study(path)
-    raw = _read_yaml(file)
+    raw = _read_fields(file, AN_EXPERIMENT)
     if not set(raw) & {"experiment", "search"}:
-        raw = {"experiment": {k: v for k, v in raw.items() if k not in ROOT_FIELDS}} | {
-            k: v for k, v in raw.items() if k in ROOT_FIELDS
-        }
+        beside = {name: raw.pop(name) for name in STUDY_FIELDS if name in raw}
+        raw = {"experiment": raw, **beside}
     raw.setdefault("name", file.stem)
     _override(raw, overrides)
     make_paths_absolute(raw.get("experiment"))
@@ -106,12 +74,14 @@ def shipped_studies() -> dict[str, Path]:
     return {file.stem: file for file in sorted(folder.glob("*.yaml"))}
 
 
-def _read_yaml(file: Path) -> dict[str, Any]:
+def _read_fields(file: Path, example: str) -> dict[str, Any]:
+    """The fields of a file; `example` is what to write into an empty one."""
     try:
-        raw = yaml.load(file.read_text(), _Yaml)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raw = read_yaml(file.read_text())
+    except ValueError as error:
         raise ConfigError(f"{file} is not YAML: {error}") from None
-    raw = {} if raw is None else raw
+    if raw is None or raw == {}:
+        raise ConfigError(f"{file} is empty. Write fields into it, such as\n{example}")
     if not isinstance(raw, dict):
         raise ConfigError(f"{file} must hold fields such as `experiment:`, got {raw!r}")
     return raw
@@ -125,8 +95,8 @@ def _override(raw: dict[str, Any], overrides: Sequence[str]) -> None:
             mistakes.append(f"{text!r} is not field.path=value. Write experiment.seed=1")
             continue
         try:
-            parsed = yaml.load(value, _Yaml)
-        except yaml.YAMLError:
+            parsed = read_yaml(value)
+        except ValueError:
             mistakes.append(f"{path}: {value!r} is not a YAML value")
             continue
         # The keys of a search space are themselves paths.
@@ -144,6 +114,10 @@ def _override(raw: dict[str, Any], overrides: Sequence[str]) -> None:
 
 
 def set_field(raw: dict[str, Any], keys: Sequence[str], value: Any) -> None:
+    """Set a nested field of a raw configuration in place, and make the levels that lack.
+
+    Raises a ``ValueError`` where a level is a value, which has no fields.
+    """
     for depth, key in enumerate(keys[:-1]):
         inner = raw.get(key)
         if inner is None:
@@ -155,7 +129,11 @@ def set_field(raw: dict[str, Any], keys: Sequence[str], value: Any) -> None:
 
 
 def make_paths_absolute(experiment: Any) -> None:
-    """Paths of files that are here; a Ray worker's working folder is not the user's."""
+    """Make relative paths of a raw experiment absolute, in place.
+
+    A Ray worker's working folder is not the user's. Addresses such as s3:// stay as they are, and
+    so do weights that are no file here but the name of an entry.
+    """
     for keys in (
         ("data", "root"),
         ("data", "parquet", "train"),
@@ -172,69 +150,3 @@ def make_paths_absolute(experiment: Any) -> None:
             and (keys != WEIGHTS or Path(path).is_file())
         ):
             holder[keys[-1]] = str(Path(path).expanduser().absolute())
-
-
-Value = TypeVar("Value", bound=BaseModel)
-
-
-def validated(kind: type[Value], raw: dict[str, Any], *, at: str = "") -> Value:
-    try:
-        return kind.model_validate(raw)
-    except ValidationError as error:
-        lines = [_explain(kind, e, at) for e in error.errors(include_url=False)]
-        raise ConfigError("\n".join(dict.fromkeys(lines))) from None
-
-
-def _explain(kind: type[BaseModel], error: Any, at: str) -> str:
-    """One mistake as: dotted field, rule, value given, what to write instead."""
-    # Locations of a union carry the tag of the member that was tried; users never wrote it.
-    keys = [str(k) for k in error["loc"] if k not in (ONE_SPACE, SEVERAL_SPACES)]
-    where = ".".join([at, *keys] if at else keys) or "study"
-    given = error["input"]
-    if error["type"] == "extra_forbidden":
-        return f"{where}: no such field.{_nearest(kind, keys)}"
-    rule = error["msg"].removeprefix("Value error, ").removeprefix("Input ")
-    rule = rule[0].lower() + rule[1:]
-    if error["type"] == "value_error":
-        return f"{where}: {rule}"
-    remedy = ""
-    if error["type"] in ("less_than", "less_than_equal") and _is_percent(given):
-        remedy = f" Write {float(given) / 100:g} for {float(given):g} %."
-    return f"{where}: {rule}, got {given!r}.{remedy}"
-
-
-def _is_percent(given: Any) -> bool:
-    return isinstance(given, int | float) and 1 <= given < 100
-
-
-def _nearest(kind: type[BaseModel], keys: Sequence[str]) -> str:
-    wrong = keys[-1]
-    paths = _field_paths(kind)
-    if wrong in SYNONYMS:
-        right = SYNONYMS[wrong]
-        right = right if right in paths else next(p for p in paths if p.endswith(right))
-        return f" Did you mean {right}?"
-    prefix = "".join(f"{k}." for k in keys[:-1])
-    beside = [p.removeprefix(prefix) for p in paths if p.startswith(prefix)]
-    beside = [p for p in beside if "." not in p]
-    near = difflib.get_close_matches(wrong, beside, 1)
-    if near:
-        return f" Did you mean {near[0]}?"
-    elsewhere = {p.rsplit(".", 1)[-1]: p for p in paths}
-    near = difflib.get_close_matches(wrong, elsewhere, 1, cutoff=0.75)
-    if near:
-        return f" Did you mean {elsewhere[near[0]]}?"
-    return f" Its neighbours are {', '.join(beside)}." if beside else ""
-
-
-def _field_paths(kind: type[BaseModel], prefix: str = "") -> list[str]:
-    """Dotted paths of all fields below a model, its own first."""
-    own, below = [], []
-    for name, field in kind.model_fields.items():
-        own.append(prefix + name)
-        inner = field.annotation
-        options = [inner, *getattr(inner, "__args__", ())]
-        for option in options:
-            if isinstance(option, type) and issubclass(option, BaseModel):
-                below += _field_paths(option, f"{prefix}{name}.")
-    return own + below

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Discriminator, Field, Tag, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from rayprune.config.experiment import Experiment
 from rayprune.config.frozen import Frozen
@@ -51,18 +51,15 @@ class Dimension(Frozen):
 
 
 Space = dict[str, Dimension]
-ONE_SPACE, SEVERAL_SPACES = "one space", "several spaces"  # tags that errors would otherwise show
-Spaces = Annotated[
-    Annotated[Space, Tag(ONE_SPACE)] | Annotated[tuple[Space, ...], Tag(SEVERAL_SPACES)],
-    Discriminator(lambda v: SEVERAL_SPACES if isinstance(v, list | tuple) else ONE_SPACE),
-]
 
 
 class Search(Frozen):
     """What is tried, and what counts as best."""
 
-    space: Spaces = Field(default_factory=dict)
-    """Field paths inside the experiment and the values to try; a list of spaces is their union."""
+    space: Space = Field(default_factory=dict)
+    """Field paths inside the experiment, and the values to try."""
+    spaces: tuple[Space, ...] = ()
+    """Instead of `space`: several, whose points are tried one space after the other."""
     num_samples: Annotated[int, Field(ge=1)] = 1
     """Draws of the random dimensions, for each point of the grid."""
     seeds: tuple[Annotated[int, Field(ge=0)], ...] = ()
@@ -74,10 +71,26 @@ class Search(Frozen):
     max_concurrent: Annotated[int, Field(ge=1)] | None = None
     """Trials that wait for stages at the same time; as many as keep the slots busy."""
 
+    @field_validator("space", mode="before")
+    @classmethod
+    def _one_space(cls, space: Any) -> Any:
+        if isinstance(space, list | tuple):
+            raise ValueError("is one space, got a list. Write several as search.spaces")
+        return space
+
+    @model_validator(mode="after")
+    def _space_or_spaces(self) -> Search:
+        if self.space and self.spaces:
+            raise ValueError(
+                f"takes one of space and spaces, got both: space with {', '.join(self.space)}, "
+                f"and {len(self.spaces)} spaces. Leave one out"
+            )
+        return self
+
     @property
-    def spaces(self) -> tuple[Space, ...]:
-        """The spaces whose points are tried, one after the other."""
-        return (self.space,) if isinstance(self.space, dict) else self.space
+    def all_spaces(self) -> tuple[Space, ...]:
+        """The spaces whose points are tried, one after the other; at least one, maybe empty."""
+        return self.spaces or (self.space,)
 
     @property
     def mode(self) -> Literal["max", "min"]:
@@ -106,8 +119,11 @@ class Study(Frozen):
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] = "study"
     """Folder of the results below the storage; the file's name unless given."""
     experiment: Experiment = Experiment()
+    """What to compute."""
     search: Search = Search()
+    """What to try around the experiment, and what counts as best."""
     scaling: Scaling = Scaling()
+    """Where stages run."""
     storage: str | None = None
     """Folder or URI of all results; RAYPRUNE_STORAGE, or ./rayprune_runs."""
 

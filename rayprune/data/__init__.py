@@ -1,14 +1,18 @@
 """Images: from files, names or functions to normalised batches on a device.
 
-``load_data`` gives a `Dataset` of three `Split`s; ``Split.batches`` gives the batches for indices
-and random numbers that the caller draws. Order and augmentation are thus the caller's alone, and
-the same for any number of workers.
+``load_data`` returns a `Dataset` of three `Split`s; ``Split.batches`` makes batches of indices and
+random numbers that the caller draws. Order and augmentation are thus the caller's alone, and the
+same for any number of workers.
 
-    sources.py   one protocol over all origins, row by row: parquet.py, folders.py, named.py and
-                 target.py open them
+    sources.py   one protocol over all origins, row by row, which these open:
+                 named.py (sets with a name), folders.py (image trees), function.py (the user's),
+                 parquet.py (with parquet_files.py, class_numbers.py, and mapped.py for streaming)
+    images.py    encoded images to tensors
     reader.py    samples brought to one shape, in this process or in loader processes
+    augment.py   images and random numbers to augmented images
     splits.py    batches, from memory or streamed
     dataset.py   which of these a description needs
+    check.py     what is wrong with a description, without decoding an image
 """
 
 from rayprune.data.augment import NUM_RANDOMS

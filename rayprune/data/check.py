@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from rayprune import config
+from rayprune.config.target import find_target
+from rayprune.data.function import FIELD
 from rayprune.data.named import NAMES_WITH_ROOT, check_named
 from rayprune.data.parquet_files import check_schema, find_parts
-from rayprune.data.target import find_target
 
 
 def check_data(data: config.Data) -> None:
-    """Raises a `ValueError` that names the field when `data` cannot be loaded as described.
+    """Raise a `ValueError` that names the field when `data` cannot be loaded as described.
 
     Paths must exist, Parquet schemas have image and label columns, names be known and functions
     importable. Takes well under a second, the import of a user's own module apart.
@@ -30,13 +31,13 @@ def check_data(data: config.Data) -> None:
         for part in find_parts(data.parquet):
             check_schema(part, part.paths[0])  # loading looks at the others
     elif data.target is not None:
-        find_target(data.target)
+        find_target(data.target, FIELD)
     else:
         check_named(data.name or "fashion_mini", data.root)
 
 
 def check_augmentation(augmentation: str, data: config.Data) -> None:
-    """Raises a `ValueError` when the other fields do not let images be augmented this way."""
+    """Raise a `ValueError` when the other fields do not let images be augmented this way."""
     if augmentation != "imagenet":
         return
     if data.resize is None:

@@ -12,6 +12,7 @@ from rayprune import config
 from rayprune.data.augment import Augmentation
 from rayprune.data.check import check_augmentation, check_data
 from rayprune.data.class_numbers import numbered_classes
+from rayprune.data.function import open_function
 from rayprune.data.named import open_named
 from rayprune.data.parquet import open_parquet
 from rayprune.data.reader import Reader, read_all, readable_rows
@@ -31,7 +32,6 @@ from rayprune.data.splits import (
     Streamed,
     channel_statistics,
 )
-from rayprune.data.target import open_target
 
 LARGE_BYTES = 4e9  # decoded images that are rather streamed than held on the device
 NUM_FIRST = 16  # samples among which one must be readable, to know the images' shape
@@ -62,11 +62,11 @@ def load_data(data: config.Data, *, seed: int) -> Dataset:
     """
     check_data(data)
     sources = open_sources(data)
-    plan = _plan(data, sources)
+    reading = _reading(data, sources)
     parts = {"train": sources.train, "test": sources.test}
     if sources.val is not None:
         parts["val"] = sources.val
-    samples = {name: _samples(source, data, plan) for name, source in parts.items()}
+    samples = {name: _samples(source, data, reading) for name, source in parts.items()}
     num_skipped = sum(len(parts[name]) - len(samples[name]) for name in parts)
     classes = sources.classes or _count_classes(samples["train"], sources.train)
     for name in parts:
@@ -75,13 +75,13 @@ def load_data(data: config.Data, *, seed: int) -> Dataset:
         train_rows, val_rows = split_rows(len(samples["train"]), data.val_fraction, seed=seed)
         whole = samples["train"]
         samples |= {"train": _take(whole, train_rows), "val": _take(whole, val_rows)}
-    normalisation = _normalisation(plan, samples["train"])
+    normalisation = _normalisation(reading, samples["train"])
     return Dataset(
-        Split(samples["train"], plan.augmentation, normalisation),
+        Split(samples["train"], reading.augmentation, normalisation),
         Split(samples["val"], "none", normalisation),
         Split(samples["test"], "none", normalisation),
         classes,
-        plan.shape,
+        reading.shape,
         num_skipped,
     )
 
@@ -91,7 +91,7 @@ def open_sources(data: config.Data) -> Sources:
     if data.parquet is not None:
         return open_parquet(data.parquet, on_bad=data.on_bad)
     if data.target is not None:
-        return open_target(data.target, data.kwargs)
+        return open_function(data.target, data.kwargs)
     return open_named(data.name or "fashion_mini", data.root, on_bad=data.on_bad)
 
 
@@ -109,7 +109,7 @@ def split_rows(num: int, val_fraction: float, *, seed: int) -> tuple[Tensor, Ten
 
 
 @dataclass(frozen=True)
-class _Plan:
+class _Reading:
     """How images are read: nothing in it depends on how many processes do it."""
 
     shape: tuple[int, int, int]
@@ -118,7 +118,7 @@ class _Plan:
     is_streamed: bool
 
 
-def _plan(data: config.Data, sources: Sources) -> _Plan:
+def _reading(data: config.Data, sources: Sources) -> _Reading:
     image, target = _first_sample(sources.train, data.on_bad)
     channels, height, width = image.shape
     shape = (channels, data.resize or height, data.resize or width)
@@ -139,7 +139,7 @@ def _plan(data: config.Data, sources: Sources) -> _Plan:
     check_augmentation(augmentation, data)
     must_stream = data.streaming == "always" or augmentation == "imagenet"
     is_streamed = must_stream or (data.streaming == "auto" and is_large)
-    return _Plan(shape, image.dtype, augmentation, is_streamed)
+    return _Reading(shape, image.dtype, augmentation, is_streamed)
 
 
 def _first_sample(source: Source, on_bad: str) -> tuple[Tensor, Tensor]:
@@ -154,9 +154,9 @@ def _first_sample(source: Source, on_bad: str) -> tuple[Tensor, Tensor]:
     )
 
 
-def _samples(source: Source, data: config.Data, plan: _Plan) -> Samples:
-    reader = Reader(source, plan.shape, data.resize, plan.augmentation == "imagenet")
-    if plan.is_streamed:
+def _samples(source: Source, data: config.Data, reading: _Reading) -> Samples:
+    reader = Reader(source, reading.shape, data.resize, reading.augmentation == "imagenet")
+    if reading.is_streamed:
         reader = Reader(source.streamed(), reader.shape, reader.side, reader.is_imagenet)
         rows = torch.arange(len(source))
         if data.on_bad == "skip":  # all ranks must agree on what there is, before the first batch
@@ -165,7 +165,7 @@ def _samples(source: Source, data: config.Data, plan: _Plan) -> Samples:
     if isinstance(source, TensorRows) and data.resize is None:
         return InMemory(source.images.contiguous(), source.targets)
     return InMemory(
-        *read_all(reader, plan.dtype, num_threads=data.loader_workers, on_bad=data.on_bad)
+        *read_all(reader, reading.dtype, num_threads=data.loader_workers, on_bad=data.on_bad)
     )
 
 
@@ -195,13 +195,13 @@ def _check_targets(samples: Samples, source: Source, classes: tuple[str, ...]) -
         check_classes(samples.targets, len(classes), source.place)
 
 
-def _normalisation(plan: _Plan, train: Samples) -> Normalisation | None:
+def _normalisation(reading: _Reading, train: Samples) -> Normalisation | None:
     """ImageNet's constants with its augmentation, else what the training part says.
 
     It never depends on whether images are streamed. Float images are taken as they are.
     """
-    if plan.dtype != torch.uint8:
+    if reading.dtype != torch.uint8:
         return None
-    if plan.augmentation == "imagenet" and plan.shape[0] == 3:
+    if reading.augmentation == "imagenet" and reading.shape[0] == 3:
         return Normalisation.of(IMAGENET_MEAN, IMAGENET_STD)
     return Normalisation.of(*channel_statistics(train))

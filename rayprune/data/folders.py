@@ -10,7 +10,7 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from rayprune.data.images import Mode, common_mode, decode
+from rayprune.data.images import Mode, common_mode, decode_image
 from rayprune.data.sources import BadSampleError, Sources
 
 NUM_FIRST = 16  # images that decide between grey and colour
@@ -92,7 +92,7 @@ class FolderRows:
 
     def __getitem__(self, row: int) -> tuple[Tensor, Tensor]:
         try:
-            return decode(self.read(row), self.mode), self.labels[row]
+            return decode_image(self.read(row), self.mode), self.labels[row]
         except (OSError, ValueError) as error:
             raise BadSampleError(self.place(row), str(error)) from error
 

@@ -29,7 +29,7 @@ BAD_IMAGE = (
 """What PIL raises for bytes that are no image or a damaged one."""
 
 
-def decode(blob: bytes, mode: Mode) -> Tensor:
+def decode_image(blob: bytes, mode: Mode) -> Tensor:
     """One image as uint8, (1, H, W) or (3, H, W) as `mode` says; other modes are converted.
 
     Raises a `ValueError` when the bytes are no image, or a damaged one.

@@ -1,6 +1,6 @@
 """A local copy of a Parquet column that can be read in any order.
 
-A Parquet file gives its rows only by whole row groups: a shuffled batch of ImageNet would read
+A Parquet file is read only by whole row groups: a shuffled batch of ImageNet would read
 gigabytes. So the encoded images are copied once into an uncompressed Arrow file, which is then
 mapped into memory: a row costs one read of its own bytes, and all processes share the pages.
 """

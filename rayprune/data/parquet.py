@@ -17,7 +17,7 @@ from torch import Tensor
 
 from rayprune import config
 from rayprune.data.class_numbers import NO_LABEL, is_text, to_classes
-from rayprune.data.images import Mode, common_mode, decode
+from rayprune.data.images import Mode, common_mode, decode_image
 from rayprune.data.mapped import mapped_column
 from rayprune.data.parquet_files import Part, check_schema, class_names, find_parts
 from rayprune.data.sources import BadSampleError, Sources
@@ -53,7 +53,7 @@ def open_parquet(files: config.ParquetFiles, *, on_bad: str) -> Sources:
 
 
 def _read_labels(part: Part) -> tuple[pa.ChunkedArray, tuple[str, ...] | None]:
-    """The label column of all files, and the class names that the first one's schema gives."""
+    """The label column of all files, and the class names in the first one's schema."""
     schemas = [check_schema(part, path) for path in part.paths]
     tables = [part.open(path).read(columns=[part.label_column]) for path in part.paths]
     chunks = [chunk for table in tables for chunk in table.column(0).chunks]
@@ -104,7 +104,7 @@ class ParquetRows:
         if not blob:
             raise BadSampleError(self.place(row), "the image has no bytes")
         try:
-            return decode(blob, self.mode), self.numbers[row]
+            return decode_image(blob, self.mode), self.numbers[row]
         except ValueError as error:
             raise BadSampleError(self.place(row), str(error)) from error
 

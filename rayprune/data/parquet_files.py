@@ -119,7 +119,7 @@ def check_schema(part: Part, path: str) -> pa.Schema:
 
 
 def class_names(schema: pa.Schema, label_column: str) -> tuple[str, ...] | None:
-    """Class names that the Hugging Face metadata gives the label column; None without them."""
+    """The label column's class names in the Hugging Face metadata; None without them."""
     try:
         features = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
         return tuple(map(str, features[label_column]["names"]))

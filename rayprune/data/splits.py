@@ -1,6 +1,6 @@
 """Batches of a data set's parts: from memory or streamed, augmented and normalised on the device.
 
-Both ways give the same batches, bit for bit, for the same indices and random numbers.
+Both ways lead to the same batches, bit for bit, for the same indices and random numbers.
 """
 
 from __future__ import annotations

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import difflib
-import importlib
 import importlib.util
 import inspect
-import os
-import sys
 import warnings
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -16,6 +13,7 @@ from typing import Any
 
 from torch import nn
 
+from rayprune.config.target import find_target
 from rayprune.models.lenet import lenet5, lenet_300_100
 from rayprune.models.resnet import cifar_resnet, resnet18_cifar
 from rayprune.models.small_cnn import small_cnn
@@ -36,13 +34,9 @@ OURS: dict[str, Build] = {
     "vgg16_bn_cifar": vgg16_bn_cifar,
     "wrn_28_10": wrn_28_10,
 }
+TARGET = "experiment.model.target"
 TIMM = "timm/"
 WITH_AUXILIARY = ("googlenet", "inception_v3")
-
-
-def model_names() -> tuple[str, ...]:
-    """Names of the networks of this package."""
-    return tuple(OURS)
 
 
 def check_model(
@@ -50,7 +44,7 @@ def check_model(
 ) -> None:
     """Raise a ``ValueError`` for a network that cannot be built; builds nothing."""
     if target is not None:
-        _find_target(target)
+        find_target(target, TARGET)
     elif name is not None and name.startswith(TIMM):
         _timm(name)
     elif name not in OURS and name not in _torchvision_names():
@@ -104,17 +98,14 @@ def build_model(
 def _from_target(
     target: str, options: dict[str, Any], num_classes: int, in_channels: int
 ) -> nn.Module:
-    build = _find_target(target)
+    build = find_target(target, TARGET)
     takes = inspect.signature(build).parameters
     offered = {"num_classes": num_classes, "in_channels": in_channels}
     # Only what it names: a builder that hands **kwargs on may reach one that takes neither.
     given = {k: v for k, v in offered.items() if k in takes and k not in options}
     model = _call(build, target, {**given, **options})
     if not isinstance(model, nn.Module):
-        raise ValueError(
-            f"experiment.model.target: {target} must return an nn.Module, "
-            f"got {type(model).__name__}"
-        )
+        raise ValueError(f"{TARGET}: {target} must return an nn.Module, got {type(model).__name__}")
     return model
 
 
@@ -132,24 +123,6 @@ def _call_foreign(build: Build, name: str, arguments: dict[str, Any]) -> nn.Modu
         return build(**arguments)
     except TypeError as error:
         raise ValueError(f"experiment.model.kwargs do not fit {name}: {error}") from error
-
-
-def _find_target(target: str) -> Build:
-    module_name, colon, function = target.partition(":")
-    if not colon or not function:
-        raise ValueError(f"experiment.model.target must be package.module:function, got {target!r}")
-    if os.getcwd() not in sys.path:
-        sys.path.append(os.getcwd())
-    try:
-        build = getattr(importlib.import_module(module_name), function)
-        if not callable(build):
-            raise AttributeError(f"{function} is not a function")
-        return build
-    except (ImportError, AttributeError) as error:
-        raise ValueError(
-            f"experiment.model.target: cannot import {target}: {error}. It must lie in the current "
-            f"folder or on PYTHONPATH"
-        ) from error
 
 
 def _torchvision_names() -> list[str]:

@@ -24,7 +24,7 @@ def lenet5(num_classes: int, in_channels: int) -> nn.Module:
         nn.MaxPool2d(2),
         nn.Conv2d(6, 16, 5),
         nn.ReLU(),
-        nn.AdaptiveMaxPool2d(5),  # what a pooling by 2 gives for 28x28 images
+        nn.AdaptiveMaxPool2d(5),  # what a pooling by 2 makes of 28x28 images
         nn.Flatten(),
         nn.Linear(16 * 25, 120),
         nn.ReLU(),

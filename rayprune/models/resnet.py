@@ -45,8 +45,8 @@ class Block(nn.Module):
 class ResNet(nn.Module):
     """A 3x3 stem, stages of blocks that halve the image, average pooling and one linear layer.
 
-    `depths` are blocks and `widths` channels of each stage; `projects` gives shortcuts between
-    stages a 1x1 convolution instead of padding.
+    `depths` are blocks and `widths` channels of each stage; with `projects`, shortcuts
+    between stages have a 1x1 convolution instead of padding.
     """
 
     def __init__(

@@ -16,8 +16,8 @@ def small_cnn(num_classes: int, in_channels: int) -> nn.Module:
     epoch.
 
     Every operation is smooth (tanh and averages, no ReLU and no maximum), so a rounding error does
-    not grow while training: a start perturbed by 1e-7 ends 1e-6 away and gives the same masks,
-    where ReLU and max pooling give other weights (0.2 away). Runs on one and on several workers
+    not grow while training: a start perturbed by 1e-7 ends 1e-6 away with the same masks,
+    where ReLU and max pooling end with other weights (0.2 away). Runs on one and on several workers
     can therefore be compared. No batch norm, so a result does not depend on how a batch is shared
     out.
     """

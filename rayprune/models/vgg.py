@@ -17,5 +17,5 @@ def vgg16_bn_cifar(num_classes: int, in_channels: int) -> nn.Module:
             ]
             in_channels = width
         layers.append(nn.MaxPool2d(2))
-    layers[-1] = nn.AdaptiveMaxPool2d(1)  # what a pooling by 2 gives for 32x32 images
+    layers[-1] = nn.AdaptiveMaxPool2d(1)  # what a pooling by 2 makes of 32x32 images
     return nn.Sequential(*layers, nn.Flatten(), nn.Linear(in_channels, num_classes))

@@ -11,11 +11,14 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from rayprune.pruning.layers import CONVOLUTIONS
+
 
 def load_weights_(model: nn.Module, file: str) -> None:
-    """Give a network the weights of a .safetensors, .pt or .pth file; runs no pickled code.
+    """Load the weights of a .safetensors, .pt or .pth file into a network, in place.
 
-    Raises a ``ValueError`` for a file that cannot be read or is of another network.
+    No pickled code is run. Raises a ``ValueError`` for a file that cannot be read or is of another
+    network.
     """
     try:
         if file.endswith(".safetensors"):
@@ -44,7 +47,7 @@ def take_fitting_(model: nn.Module, tensors: Mapping[str, Tensor], source: str) 
             f"experiment.model.weights: {source} is of another network: "
             f"missing {missing[:3] or 'nothing'}, unknown {unknown[:3] or 'nothing'}"
         )
-    layers = [n for n, m in model.named_modules() if isinstance(m, nn.Linear | nn.Conv2d)]
+    layers = [n for n, m in model.named_modules() if isinstance(m, (*CONVOLUTIONS, nn.Linear))]
     other = [name for name, tensor in own.items() if tensors[name].shape != tensor.shape]
     for name in other:
         if name.rpartition(".")[0] not in layers[-1:]:

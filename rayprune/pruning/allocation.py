@@ -12,8 +12,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from rayprune.config.pattern import check_sparsity, n_of_m
 from rayprune.pruning.masks import Masks, Weights, keep_largest, num_pruned, num_weights
-from rayprune.pruning.structured import filter_masks, n_of_m_masks, parse_n_of_m, smallest_filters
+from rayprune.pruning.structured import filter_masks, n_of_m_masks, smallest_filters
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -48,13 +49,14 @@ def prune_weights(
     assert list(weights) == list(masks), "weights and masks must name the same parameters"
     if not 0 <= sparsity <= 1:
         raise ValueError(f"prune.sparsity must be in [0, 1], got {sparsity}.")
+    check_sparsity(pattern, sparsity)
     if not weights:
         raise ValueError("prune.ignore must leave weights to prune, and leaves none.")
     goal = max(round(sparsity * num_weights(masks)), num_pruned(masks))
     if pattern == "filter":
         return _prune_filters(weights, masks, goal, allocation)
-    if pattern != "unstructured":
-        return n_of_m_masks(weights, masks, *parse_n_of_m(pattern, sparsity))
+    if numbers := n_of_m(pattern):
+        return n_of_m_masks(weights, masks, *numbers)
 
     scores = {name: magnitude(weight, masks[name]) for name, weight in weights.items()}
     if allocation == "global":

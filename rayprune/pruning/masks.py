@@ -14,17 +14,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from rayprune.pruning.layers import CONVOLUTIONS, TRANSPOSED_CONVOLUTIONS
+
 Masks = dict[str, Tensor]
 Weights = Mapping[str, Tensor]
 
-_CONVOLUTIONS = (
-    nn.Conv1d,
-    nn.Conv2d,
-    nn.Conv3d,
-    nn.ConvTranspose1d,
-    nn.ConvTranspose2d,
-    nn.ConvTranspose3d,
-)
 _PROJECTIONS = ("in_proj_weight", "q_proj_weight", "k_proj_weight", "v_proj_weight")
 
 # The upper 16 bits of a float32, shifted so that those of +0.0 are in the middle of 0 .. 65535.
@@ -42,7 +36,7 @@ def prunable(model: nn.Module) -> tuple[str, ...]:
     weights: list[Tensor | None] = []
     embeddings: list[Tensor] = []
     for module in model.modules():
-        if isinstance(module, (*_CONVOLUTIONS, nn.Linear)):
+        if isinstance(module, (*CONVOLUTIONS, *TRANSPOSED_CONVOLUTIONS, nn.Linear)):
             weights.append(module._parameters.get("weight"))  # None where it is parametrized
         elif isinstance(module, nn.MultiheadAttention):
             weights.extend(getattr(module, name) for name in _PROJECTIONS)

@@ -15,34 +15,16 @@ list them in `prune.ignore`.
 """
 
 import copy
-import re
 from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from rayprune.pruning.layers import BATCH_NORMS, CONVOLUTIONS
 from rayprune.pruning.masks import Masks, Weights, apply_, keep_largest, require_finite
 
-_CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
-_BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 _LIBRARY_ERRORS = (ArithmeticError, AssertionError, LookupError, RuntimeError)  # where it misreads
-
-
-def parse_n_of_m(pattern: str, sparsity: float) -> tuple[int, int]:
-    """The n and m of "n:m", for which the sparsity can only be 1 - n/m."""
-    match = re.fullmatch(r"([1-9]\d*):([1-9]\d*)", pattern)
-    n, m = map(int, match.groups()) if match else (0, 0)
-    if not n < m:
-        raise ValueError(
-            f'prune.pattern must be "unstructured", "filter" or "n:m" with n < m, got {pattern!r}.'
-        )
-    if abs(sparsity - (1 - n / m)) > 1e-6:
-        raise ValueError(
-            f"prune.sparsity must be {1 - n / m:g} for prune.pattern {pattern!r}, got "
-            f"{sparsity:g}. Write prune.sparsity: {1 - n / m:g} and prune.cycles: 1."
-        )
-    return n, m
 
 
 def n_of_m_masks(weights: Weights, masks: Masks, n: int, m: int) -> Masks:
@@ -64,12 +46,12 @@ def filter_masks(weights: Weights, masks: Masks, counts: Mapping[str, int]) -> M
 
     All layers are convolutions; each keeps one filter at least, and lost filters stay lost.
     """
-    pruned = {}
+    kept = {}
     for name, mask in masks.items():
         norms = filter_norms(weights[name], mask)
-        kept = keep_largest({name: norms}, min(counts[name], len(norms) - 1))[name]
-        pruned[name] = mask & kept.view(-1, *[1] * (mask.ndim - 1))
-    return pruned
+        filters = keep_largest({name: norms}, min(counts[name], len(norms) - 1))[name]  # (outputs,)
+        kept[name] = mask & filters.view(-1, *[1] * (mask.ndim - 1))
+    return kept
 
 
 def filter_norms(weight: Tensor, mask: Tensor) -> Tensor:
@@ -124,8 +106,8 @@ def channel_masks(model: nn.Module, masks: Masks, example: Tensor) -> Masks:
             if inputs[0] is output:
                 note(module, stays)
 
-    plain = [module for module in staying if isinstance(module, _CONVOLUTIONS)]
-    norms = [module for module in names if isinstance(module, _BATCH_NORMS)]
+    plain = [module for module in staying if isinstance(module, CONVOLUTIONS)]
+    norms = [module for module in names if isinstance(module, BATCH_NORMS)]
     hooks = [module.register_forward_hook(after_convolution) for module in plain]
     hooks += [module.register_forward_pre_hook(before_norm) for module in norms]
     try:
@@ -206,13 +188,13 @@ def _remove_zero_channels_(layer: nn.Module, graph: Any, remove: Any) -> None:
 
 def _living_channels(module: nn.Module, writes: bool) -> set[int] | None:
     """The channels in which the module writes something other than zero; None for all of them."""
-    if isinstance(module, _CONVOLUTIONS) and 1 < module.groups < module.out_channels:
+    if isinstance(module, CONVOLUTIONS) and 1 < module.groups < module.out_channels:
         return None  # its groups must stay of equal size
     if not writes:
         return set()
     if isinstance(module, nn.Module) and not list(module.parameters()):
-        return None if isinstance(module, _BATCH_NORMS) else set()
-    if not isinstance(module, (*_CONVOLUTIONS, *_BATCH_NORMS, nn.Linear)):
+        return None if isinstance(module, BATCH_NORMS) else set()
+    if not isinstance(module, (*CONVOLUTIONS, *BATCH_NORMS, nn.Linear)):
         return None
     nonzero = [(p.unsqueeze(-1) != 0).flatten(1).any(1) for p in module.parameters()]
     return set(torch.stack(nonzero).any(0).nonzero().flatten().tolist())

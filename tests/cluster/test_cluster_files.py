@@ -115,7 +115,7 @@ class TestEveryFile:
         assert re.search(r"^Cost:", text, re.M)
         assert not re.search(r"[$€]\s?\d", text), "prices change, and nobody measured them"
 
-    def test_runs_the_door_on_a_study_that_loads(self, file):
+    def test_runs_a_study_that_loads(self, file):
         command = entrypoint(file)
         assert command[:3] == ["python", "-m", "rayprune.tune"]
         name, *overrides = command[3:]
@@ -127,14 +127,14 @@ class TestEveryFile:
         assert scaling.slots, "an empty cluster cannot say how many slots it will hold"
         assert scaling.gpus_per_worker > 0, "the workers' GPUs would idle"
         assert scaling.max_failures > Scaling().max_failures, "spot takes workers away"
-        room = 0
+        places = 0
         for resources, _, most in worker_types(file).values():
             fits = min(
                 resources["CPU"] // scaling.cpus_per_worker,
                 resources["GPU"] // scaling.gpus_per_worker,
             )
-            room += most * int(fits)
-        assert scaling.slots * scaling.workers <= room
+            places += most * int(fits)
+        assert scaling.slots * scaling.workers <= places
 
     def test_workers_come_only_when_wanted(self, file):
         assert worker_types(file)

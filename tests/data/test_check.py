@@ -24,7 +24,7 @@ def test_good_descriptions_pass_without_a_look_at_images(
     check_data(config.Data())
     check_data(config.Data(name="fashion_mini"))
     check_data(config.Data(parquet=parquet_set(tmp_path)))
-    check_data(config.Data(target="test_target:as_tensors"))
+    check_data(config.Data(target="test_function:as_tensors"))
 
 
 def test_missing_paths(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import torch
 from made_images import encode, make_images
 from PIL import Image
 
-from rayprune.data.images import common_mode, decode
+from rayprune.data.images import common_mode, decode_image
 
 GREY = make_images(1, channels=1)[0]
 COLOUR = make_images(1)[0]
@@ -23,33 +23,33 @@ def saved(image: Image.Image, kind: str) -> bytes:
 
 @pytest.mark.parametrize("kind", ["PNG", "BMP", "TIFF", "PPM"])
 def test_lossless_images_come_back(kind: str) -> None:
-    assert torch.equal(decode(encode(GREY, kind), "L"), torch.from_numpy(GREY)[None])
-    colour = decode(encode(COLOUR, kind), "RGB")
+    assert torch.equal(decode_image(encode(GREY, kind), "L"), torch.from_numpy(GREY)[None])
+    colour = decode_image(encode(COLOUR, kind), "RGB")
     assert torch.equal(colour, torch.from_numpy(COLOUR).permute(2, 0, 1))
     assert colour.dtype == torch.uint8
 
 
 def test_jpegs_come_back_nearly() -> None:
     smooth = np.tile(np.arange(0, 120, 10, dtype=np.uint8), (12, 1))
-    decoded = decode(encode(smooth, "JPEG", quality=95), "L")
+    decoded = decode_image(encode(smooth, "JPEG", quality=95), "L")
     assert (decoded.int() - torch.from_numpy(smooth).int()).abs().max() < 8
 
 
 def test_other_modes_are_converted() -> None:
-    grey = decode(encode(GREY), "RGB")
+    grey = decode_image(encode(GREY), "RGB")
     assert torch.equal(grey, torch.from_numpy(GREY).expand(3, -1, -1))
-    assert decode(encode(COLOUR), "L").shape == (1, 12, 12)
+    assert decode_image(encode(COLOUR), "L").shape == (1, 12, 12)
     rgba = np.dstack([COLOUR, np.full((12, 12), 7, np.uint8)])
-    assert torch.equal(decode(encode(rgba), "RGB"), torch.from_numpy(COLOUR).permute(2, 0, 1))
+    assert torch.equal(decode_image(encode(rgba), "RGB"), torch.from_numpy(COLOUR).permute(2, 0, 1))
     palette = Image.fromarray(GREY).convert("P")
-    assert torch.equal(decode(saved(palette, "PNG"), "L"), torch.from_numpy(GREY)[None])
+    assert torch.equal(decode_image(saved(palette, "PNG"), "L"), torch.from_numpy(GREY)[None])
     cmyk = Image.fromarray(COLOUR).convert("CMYK")
-    assert decode(saved(cmyk, "JPEG"), "RGB").shape == (3, 12, 12)
+    assert decode_image(saved(cmyk, "JPEG"), "RGB").shape == (3, 12, 12)
 
 
 def test_sixteen_bits_keep_their_upper_half() -> None:
     deep = GREY.astype(np.uint16) * 256 + 99
-    assert torch.equal(decode(encode(deep), "L"), torch.from_numpy(GREY)[None])
+    assert torch.equal(decode_image(encode(deep), "L"), torch.from_numpy(GREY)[None])
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "GIF", "WEBP"])
@@ -61,13 +61,13 @@ def test_damaged_bytes_are_a_value_error_or_an_image(kind: str) -> None:
         for place in random.integers(0, len(whole), 6):
             damaged[place] = random.integers(256)
         with suppress(ValueError):
-            assert decode(bytes(damaged), "RGB").dtype == torch.uint8
+            assert decode_image(bytes(damaged), "RGB").dtype == torch.uint8
 
 
 @pytest.mark.parametrize("blob", [b"", b"no image", encode(COLOUR)[:-40], encode(GREY)[:30]])
 def test_truncated_bytes_are_a_value_error(blob: bytes) -> None:
     with pytest.raises(ValueError, match=f"the {len(blob)} bytes of the image"):
-        decode(blob, "RGB")
+        decode_image(blob, "RGB")
 
 
 def test_one_colour_image_makes_a_colour_set() -> None:

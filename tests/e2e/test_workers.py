@@ -7,7 +7,7 @@ import pytest
 import torch
 import yaml
 
-from rayprune.config.load import load_experiment
+from rayprune.config.load import load_study_of_one
 from rayprune.results.stages import load_snapshot
 from rayprune.snapshot.encoding import decode
 from rayprune.trials import make_trials
@@ -29,7 +29,7 @@ def run(small, tmp_path):
         command = [sys.executable, *(launcher if num_workers > 1 else []), *door]
         done = subprocess.run(command, capture_output=True, text=True, timeout=240)
         assert done.returncode == 0, done.stderr
-        key = make_trials(load_experiment(file))[0].plan[-1].key
+        key = make_trials(load_study_of_one(file))[0].plan[-1].key
         return decode(load_snapshot(str(storage), key))
 
     return start

@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from rayprune.models import build_model
+from rayprune.models.weights import take_fitting_
 
 
 def saved(name: str, file: Path, *, num_classes: int = 10) -> dict[str, Tensor]:
@@ -48,6 +49,18 @@ def test_only_a_head_of_another_size_starts_fresh(name: str, head: str, tmp_path
         model = build_model(name, num_classes=4, weights=str(file))
     for key, tensor in model.state_dict().items():
         assert torch.equal(tensor, (fresh if key.startswith(head) else weights)[key]), key
+
+
+@pytest.mark.parametrize("head", [nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d])
+def test_a_head_may_be_any_convolution(head: type[nn.Module]) -> None:
+    def build(num_classes: int) -> nn.Module:
+        sizes = () if head is nn.Linear else (1,)
+        return nn.Sequential(nn.Linear(2, 3), head(3, num_classes, *sizes), nn.BatchNorm1d(2))
+
+    trained, model = build(5), build(4)
+    with pytest.warns(UserWarning, match=r"1\.weight, 1\.bias start fresh"):
+        take_fitting_(model, trained.state_dict(), "trained")
+    assert torch.equal(model[0].weight, trained[0].weight)
 
 
 def test_another_network_is_refused(tmp_path: Path) -> None:

@@ -1,47 +1,28 @@
-"""Data from a function of the user's."""
+"""Data from a function of the user's, `experiment.data.target`."""
 
 from __future__ import annotations
 
-import importlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from rayprune.config.target import find_target
 from rayprune.data.sources import DatasetRows, Source, Sources, TensorRows, as_levels
 
 FIELD = "experiment.data.target"
 
 
-def find_target(target: str) -> Callable[..., Any]:
-    """The function that `package.module:function` names; a `ValueError` when there is none."""
-    module_name, colon, name = target.partition(":")
-    if not (module_name and colon and name):
-        raise ValueError(f"{FIELD} must be package.module:function, got {target!r}")
-    try:
-        function = getattr(importlib.import_module(module_name), name)
-    except ModuleNotFoundError as error:
-        raise ValueError(
-            f"{FIELD}: {error}, got {target!r}. Put the module's folder on PYTHONPATH"
-        ) from error
-    except AttributeError as error:
-        raise ValueError(f"{FIELD}: {error}, got {target!r}") from error
-    if not callable(function):
-        raise ValueError(
-            f"{FIELD} must name a function, got {target!r}, a {type(function).__name__}"
-        )
-    return function
+def open_function(target: str, kwargs: Mapping[str, Any]) -> Sources:
+    """Return what the function `target` returns for `kwargs`, as sources.
 
-
-def open_target(target: str, kwargs: Mapping[str, Any]) -> Sources:
-    """What the function returns, as sources.
-
-    A mapping with `train`, `test` and optionally `val`, each a tuple (images, targets) of tensors
-    or a map-style dataset of (image, target), and optionally `classes`, their names. uint8 images
-    are normalised here; float images are taken as they are.
+    It must be a mapping with `train`, `test` and optionally `val`, each a tuple (images, targets)
+    of tensors or a map-style dataset of (image, target), and optionally `classes`, their names.
+    uint8 images are normalised later; float images are taken as they are. Raises a `ValueError` for
+    anything else.
     """
-    parts = find_target(target)(**kwargs)
+    parts = find_target(target, FIELD)(**kwargs)
     if not isinstance(parts, Mapping) or not {"train", "test"} <= set(parts):
         got = sorted(parts) if isinstance(parts, Mapping) else type(parts).__name__
         raise ValueError(

@@ -71,7 +71,7 @@ def given() -> dict[str, Any]:
 
 
 def data_of(function: str, **fields: Any) -> config.Data:
-    return config.Data.model_validate({"target": f"test_target:{function}", **fields})
+    return config.Data.model_validate({"target": f"test_function:{function}", **fields})
 
 
 def test_tensors_are_split_like_any_other_set() -> None:
@@ -168,18 +168,9 @@ def test_what_cannot_be_used_is_said(parts: dict[str, Any], message: str) -> Non
         load_data(data_of("given"), seed=0)
 
 
-@pytest.mark.parametrize(
-    ("target", "message"),
-    [
-        ("numpy", "must be package.module:function, got 'numpy'"),
-        ("no_such_module:f", "No module named 'no_such_module'.*PYTHONPATH"),
-        ("math:no_such_function", "no attribute 'no_such_function'"),
-        ("math:pi", "must name a function, got 'math:pi', a float"),
-    ],
-)
-def test_a_target_that_is_no_function_is_an_error(target: str, message: str) -> None:
-    with pytest.raises(ValueError, match=f"experiment.data.target.*{message}"):
-        load_data(config.Data(target=target), seed=0)
+def test_the_message_names_the_field() -> None:
+    with pytest.raises(ValueError, match=r"experiment\.data\.target: cannot import no_such_module"):
+        load_data(config.Data(target="no_such_module:f"), seed=0)
 
 
 def test_a_module_outside_of_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
