@@ -70,9 +70,9 @@ def epochs_not_run(comparison: Comparison) -> str:
     summary = comparison.summary
     executed, unique = summary.executed_epochs, summary.unique_epochs
     if unique > executed and len(comparison.trials("finished")) < len(comparison.statuses):
-        return f"of {unique} in all: the others were found from before, or no trial has run them"
+        return f"the other {unique - executed} were found from before or have not run"
     if unique > executed == 0:
-        return f"nothing was left to run: all {unique} were found from before"
+        return f"nothing was left to do: all {unique} were found from before"
     if unique > executed:
         return f"{unique - executed} found from before"
     is_shared = summary.naive_epochs > unique
@@ -80,9 +80,9 @@ def epochs_not_run(comparison: Comparison) -> str:
 
 
 def epochs_saved(comparison: Comparison) -> str:
-    """What separate runs would have cost; empty if as much, or if trials ended before their end."""
+    """What separate runs would have cost; empty if as much, or if not every trial had its time."""
     unique, naive = comparison.summary.unique_epochs, comparison.summary.naive_epochs
-    if naive <= unique or comparison.trials("stopped"):
+    if naive <= unique or comparison.trials("stopped") or comparison.trials("unfinished"):
         return ""
     return f"separate runs would have cost {naive} ({ratio(naive / max(unique, 1))})"
 

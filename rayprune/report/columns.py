@@ -162,9 +162,7 @@ def _epochs() -> Column[Setting]:
     )
 
 
-def _metric(
-    comparison: Comparison, column: str, heading: str, unit: str = " %"
-) -> Column[Setting]:
+def _metric(comparison: Comparison, column: str, heading: str, unit: str = " %") -> Column[Setting]:
     return Column(
         heading=heading,
         text=lambda s: numbers.metric_value(comparison, s.mean(column), unit),

@@ -107,6 +107,10 @@ class Comparison:
         """The trials that stand so."""
         return tuple(trial for trial in self.statuses if trial.status == status)
 
+    def reasons(self, status: Status) -> Mapping[str, int]:
+        """Why trials stand so: reason -> number of trials."""
+        return Counter(trial.reason for trial in self.trials(status))
+
     @cached_property
     def finals(self) -> tuple[Row, ...]:
         """Last stage of each finished trial."""
