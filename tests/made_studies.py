@@ -88,7 +88,7 @@ def imp(
     seed: int = 0,
     points_lost: float | None = None,
 ) -> TrialOutcome:
-    """Prune and retrain: the dense run and `cycles` cycles; `points_lost` sets the final accuracy."""
+    """The dense run and `cycles` cycles; `points_lost` sets the final accuracy."""
     start = dense(seed)
     records = [start]
     for cycle in range(1, cycles + 1):
@@ -161,9 +161,7 @@ def ended(
     )
 
 
-def table_of(
-    trials: Sequence[TrialOutcome], searched: Sequence[str], **summary: Any
-) -> pa.Table:
+def table_of(trials: Sequence[TrialOutcome], searched: Sequence[str], **summary: Any) -> pa.Table:
     """The table of these trials; every unique stage was run once, for the first that wanted it.
 
     `summary` replaces fields of the study's summary.
