@@ -2,51 +2,93 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 
+from rich.cells import cell_len
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
-from rayprune.report.sentence import answer_of, epochs_of, summary_row
-from rayprune.results.comparison import read_results
+from rayprune.report.answer import answer, epochs_sentence
+from rayprune.report.columns import SUMMARY_ROWS, summary_columns
+from rayprune.results.comparison import Comparison
+from rayprune.results.labels import counted
 
-MOST_LINES = 20  # rows of the table
+GAP = 2  # spaces between columns
 LEAST_WIDTH = 12  # letters of a setting's name in a line
 
 
-def print_summary(console: Console, folder: str | Path) -> None:
-    """The answer, the table of settings and what the study cost, for a terminal or a job's log.
+def print_summary(console: Console, comparison: Comparison) -> None:
+    """Print the table of settings, trials without a result, the answer and what the study cost.
 
-    Raises ``ValueError`` where the folder holds no results of ours.
+    In a log no line is wrapped: a job's log has no width.
     """
-    results = read_results(folder)
-    rows = [summary_row(results, setting) for setting in results.settings]
-    if len({row["seeds"] for row in rows}) == 1:  # the answer says it
-        rows = [{name: text for name, text in row.items() if name != "seeds"} for row in rows]
-    console.print(_terminal_table(rows[:MOST_LINES], console.width))
-    if len(rows) > MOST_LINES:
-        console.print(f"… and {len(rows) - MOST_LINES} more in the report")
-    for trial, message in results.errors.items():
-        console.print(f"trial {trial} failed: {message}", markup=False, style="red")
-    console.print(answer_of(results), markup=False, style="bold", soft_wrap=True)
-    console.print(epochs_of(results), soft_wrap=True)
+    _print_settings(console, comparison)
+    for trial in comparison.trials("failed"):
+        _print(console, f"trial {trial.name} failed: {trial.reason}", style="red")
+    for reason, count in comparison.reasons("unfinished").items():
+        why = f": {reason}" if reason else ""
+        _print(console, f"{counted(count, 'trial')} unfinished{why}", style="yellow")
+    if stopped := len(comparison.trials("stopped")):
+        _print(console, f"{counted(stopped, 'trial')} stopped early")
+    for row in comparison.finals:
+        if emptied := row.get("emptied_layers"):
+            warning = f"warning: trial {row['trial']} removed every weight of {emptied}"
+            _print(console, warning, style="yellow")
+    _print(console, answer(comparison), style="bold")
+    _print(console, epochs_sentence(comparison))
 
 
-def _terminal_table(rows: Sequence[Mapping[str, str]], width: int) -> Table:
-    """Where the terminal is narrow, names and headings wrap and numbers stay whole."""
-    columns = list(rows[0]) if rows else []
-    whole = [max([len(c), *(len(row[c]) for row in rows)]) for c in columns]
-    gap, widths = 2, whole
-    if sum(whole) + gap * len(whole) > width:
-        numbers = [max([*map(len, c.split()), *(len(row[c]) for row in rows)]) for c in columns[1:]]
-        room = width - sum(numbers)
-        gap = 2 if room - 2 * len(columns) >= LEAST_WIDTH else 1
-        widths = [max(LEAST_WIDTH, min(whole[0], room - gap * len(columns))), *numbers]
+def _print(console: Console, text: str, style: str = "") -> None:
+    """Print text as it is; where a line ends is left to whatever shows it."""
+    console.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
+
+
+def _print_settings(console: Console, comparison: Comparison) -> None:
+    settings = comparison.settings
+    if not settings:
+        return
+    columns = summary_columns(comparison)
+    lines = [[c.heading for c in columns]]
+    lines += [[_one_line(c.text(s)) for c in columns] for s in settings[:SUMMARY_ROWS]]
+    widths = [max(map(cell_len, column)) for column in zip(*lines, strict=True)]
+    is_text = [column.is_text for column in columns]
+    if console.is_terminal and sum(widths) + GAP * (len(widths) - 1) > console.width:
+        console.print(_narrow_table(lines, widths, is_text, console.width))
+    else:
+        for number, cells in enumerate(lines):
+            _print(console, _aligned(cells, widths, is_text), style="" if number else "bold")
+    if len(settings) > SUMMARY_ROWS:
+        _print(console, f"… and {len(settings) - SUMMARY_ROWS} more in the report")
+
+
+def _aligned(cells: Sequence[str], widths: Sequence[int], is_text: Sequence[bool]) -> str:
+    spaces = [" " * (width - cell_len(cell)) for cell, width in zip(cells, widths, strict=True)]
+    whole = [
+        cell + space if left else space + cell
+        for cell, space, left in zip(cells, spaces, is_text, strict=True)
+    ]
+    return (" " * GAP).join(whole).rstrip()
+
+
+def _narrow_table(
+    lines: Sequence[Sequence[str]], widths: Sequence[int], is_text: Sequence[bool], width: int
+) -> Table:
+    """A table for a narrow terminal: names and headings wrap, numbers stay whole."""
+    headings, rows = lines[0], lines[1:]
+    words = [max(map(cell_len, heading.split())) for heading in headings[1:]]
+    cells = [max(map(cell_len, column)) for column in list(zip(*rows, strict=True))[1:]]
+    numbers = [max(pair) for pair in zip(words, cells, strict=True)]
+    left = width - sum(numbers)
+    gap = GAP if left - GAP * len(headings) >= LEAST_WIDTH else 1
+    first = max(LEAST_WIDTH, min(widths[0], left - gap * len(headings)))
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, gap, 0, 0))
-    for column, fitted in zip(columns, widths, strict=True):
-        table.add_column(column, justify="right" if table.columns else "left", width=fitted)
+    for heading, fitted, text in zip(headings, [first, *numbers], is_text, strict=True):
+        table.add_column(Text(heading), justify="left" if text else "right", width=fitted)
     for row in rows:
-        table.add_row(*map(escape, row.values()))
+        table.add_row(*map(Text, row))
     return table
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())

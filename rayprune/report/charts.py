@@ -27,8 +27,8 @@ from rayprune.report.marks import (
     value_record,
     with_sparsity,
 )
-from rayprune.report.sentence import percent, show
-from rayprune.results.comparison import Results, Setting, stage_means
+from rayprune.report.numbers import epochs, metric_value, num_seeds, percent
+from rayprune.results.comparison import Comparison, Setting, means_by_cycle
 from rayprune.results.labels import MOST_COLOURS
 
 NAMES = ("cost", "settings", "sparsity", "retraining", "peaks")
@@ -66,34 +66,34 @@ def vega_lite_version() -> str:
     return ".".join(alt.SCHEMA_VERSION.removeprefix("v").split(".")[:2])
 
 
-def make_plots(results: Results) -> tuple[Plot, ...]:
+def make_plots(comparison: Comparison) -> tuple[Plot, ...]:
     """The charts that have something to compare, in reading order."""
-    makers: tuple[Callable[[Results], Plot | None], ...] = (
+    makers: tuple[Callable[[Comparison], Plot | None], ...] = (
         accuracy_by_cost,
         accuracy_by_setting,
         accuracy_by_sparsity,
         before_and_after,
         learning_rate_peaks,
     )
-    return tuple(plot for plot in (make(results) for make in makers) if plot)
+    return tuple(plot for plot in (make(comparison) for make in makers) if plot)
 
 
-def accuracy_by_cost(results: Results) -> Plot | None:
+def accuracy_by_cost(comparison: Comparison) -> Plot | None:
     """The metric against epochs where settings differ in them, in panels by a few sparsities."""
-    ticks = sorted({s.epochs for s in results.sparse})
+    ticks = sorted({s.epochs for s in comparison.sparse})
     if len(ticks) < 2:
         return None
     x = alt.X("epochs:Q", title="epochs in all, dense run included").scale(zero=False, padding=18)
     x = x.axis(values=ticks) if len(ticks) <= MOST_TICKS else x.axis(tickMinStep=1)
-    panels = _by_level([setting_record(results, s) for s in results.sparse])
+    panels = _by_level([setting_record(comparison, s) for s in comparison.sparse])
     line = ("series:N", "level:N")
     if not 1 < len(panels) <= MOST_PANELS:
         records = [record for panel in panels.values() for record in panel]
-        chart: Any = points_and_lines(results, records, x, line)
+        chart: Any = points_and_lines(comparison, records, x, line)
     else:
         width = WIDTH / len(panels) - 20
         charts = [
-            points_and_lines(results, records, x, line, width).properties(title=_panel_title(level))
+            points_and_lines(comparison, records, x, line, width, title=_panel_title(level))
             for level, records in panels.items()
         ]
         with warnings.catch_warnings():  # one selection over all panels is what is meant
@@ -101,37 +101,38 @@ def accuracy_by_cost(results: Results) -> Plot | None:
             chart = alt.hconcat(*charts).resolve_scale(y="shared", color="shared", shape="shared")
     return Plot(
         name="cost",
-        title=f"{metric_title(results)} against cost",
+        title=f"{metric_title(comparison)} against cost",
         caption="Each setting at the epochs that a separate run of it takes. Up and to the left is "
-        f"better.{_spread_note(results)}",
+        f"better.{_spread_note(comparison)}",
         chart=chart,
     )
 
 
-def accuracy_by_setting(results: Results) -> Plot | None:
+def accuracy_by_setting(comparison: Comparison) -> Plot | None:
     """The metric of each setting at equal cost, a panel for each of a few sparsities."""
-    panels = _by_level([setting_record(results, s) for s in results.sparse])
-    epochs = {s.epochs for s in results.sparse}
-    if len(results.sparse) < 2 or len(epochs) > 1 or len(panels) > MOST_PANELS:
+    panels = _by_level([setting_record(comparison, s) for s in comparison.sparse])
+    costs = {s.epochs for s in comparison.sparse}
+    if len(comparison.sparse) < 2 or len(costs) > 1 or len(panels) > MOST_PANELS:
         return None
-    charts = [_ranking(results, level, records[:MOST_ROWS]) for level, records in panels.items()]
+    charts = [_ranking(comparison, level, records[:MOST_ROWS]) for level, records in panels.items()]
     is_cut = any(len(records) > MOST_ROWS for records in panels.values())
     cut = f" The best {MOST_ROWS} of each sparsity." if is_cut else ""
     return Plot(
         name="settings",
-        title=f"{metric_title(results)} at equal cost",
-        caption=f"Every setting trains {max(epochs):g} epochs in all.{_spread_note(results)}{cut}",
+        title=f"{metric_title(comparison)} at equal cost",
+        caption=f"Every setting trains {epochs(max(costs))} epochs in all."
+        f"{_spread_note(comparison)}{cut}",
         chart=alt.vconcat(*charts).resolve_scale(color="shared"),
     )
 
 
-def accuracy_by_sparsity(results: Results) -> Plot | None:
+def accuracy_by_sparsity(comparison: Comparison) -> Plot | None:
     """The metric against sparsity: goals that were searched, or the cycles on the way."""
-    cycles = any(row["stage"] > 1 for s in results.sparse for row in s.rows)
-    shown: Sequence[Setting] = results.sparse
+    cycles = any(row["cycle"] > 1 for s in comparison.sparse for row in s.rows)
+    shown: Sequence[Setting] = comparison.sparse
     if not cycles:  # settings come best first, so the best of each series and goal stays
         shown = list({(s.series, s.goal): s for s in reversed(shown)}.values())
-    records = list(_along_sparsity(results, shown, cycles))
+    records = list(_along_sparsity(comparison, shown, cycles))
     ticks = sorted({round(record["kept"], 4) for record in records})
     if len(ticks) < 2:
         return None
@@ -148,19 +149,19 @@ def accuracy_by_sparsity(results: Results) -> Plot | None:
     )
     return Plot(
         name="sparsity",
-        title=f"{metric_title(results)} against sparsity",
-        caption=f"{lines}{_spread_note(results)}",
-        chart=points_and_lines(results, records, x, ("path:N",)),
+        title=f"{metric_title(comparison)} against sparsity",
+        caption=f"{lines}{_spread_note(comparison)}",
+        chart=points_and_lines(comparison, records, x, ("path:N",)),
     )
 
 
-def before_and_after(results: Results) -> Plot | None:
+def before_and_after(comparison: Comparison) -> Plot | None:
     """The metric just pruned and retrained, of each setting or of a single one's cycles."""
-    pruned = [s for s in results.sparse if stage_means(s, f"pruned_{results.metric}")]
+    pruned = [s for s in comparison.sparse if means_by_cycle(s, f"pruned_{comparison.metric}")]
     if not pruned:
         return None
-    shown = sorted(pruned[:MOST_ROWS], key=results.level)
-    base = alt.Chart(alt.InlineData(values=list(_retraining(results, shown))), width=ROW_WIDTH)
+    shown = sorted(pruned[:MOST_ROWS], key=comparison.level)
+    base = alt.Chart(alt.InlineData(values=list(_retraining(comparison, shown))), width=ROW_WIDTH)
     base = base.properties(height=alt.Step(24)).encode(rows_y("row"))
     bars = base.mark_rule(strokeWidth=3, opacity=0.35, color=COLOURS[0])
     when = alt.Color("when:N", title=None).legend(orient="bottom")
@@ -169,29 +170,29 @@ def before_and_after(results: Results) -> Plot | None:
         base.transform_fold(["before", "value"], as_=["end", "metric"])
         .transform_calculate(when="datum.end == 'before' ? 'just pruned' : 'retrained'")
         .mark_point(filled=True, size=90, opacity=1)
-        .encode(metric_x(results, "metric"), when, tooltip=tooltip(results, "just pruned"))
+        .encode(metric_x(comparison, "metric"), when, tooltip=tooltip(comparison, "just pruned"))
     )
     cut = f" The best {len(shown)} of {len(pruned)} settings." if len(pruned) > len(shown) else ""
     return Plot(
         name="retraining",
         title="What retraining brings back",
-        caption=f"{metric_title(results)} just after the prune step and after retraining.{cut}",
+        caption=f"{metric_title(comparison)} just after the prune step and after retraining.{cut}",
         chart=alt.layer(
-            *dense_line(results, "x"),
-            bars.encode(metric_x(results, "before"), alt.X2("value")),
+            *dense_line(comparison, "x"),
+            bars.encode(metric_x(comparison, "before"), alt.X2("value")),
             points,
         ),
     )
 
 
-def learning_rate_peaks(results: Results) -> Plot | None:
+def learning_rate_peaks(comparison: Comparison) -> Plot | None:
     """ALLR's factor d on the peak learning rate, by cycle or, with one cycle, by setting."""
-    shown = [s for s in results.sparse if stage_means(s, "d")][:MOST_COLOURS]
+    shown = [s for s in comparison.sparse if means_by_cycle(s, "d")][:MOST_COLOURS]
     records: list[Record] = [
-        {"row": with_sparsity(results, s), "cycle": stage, "of": of, "factor": mean.value}
-        for s in sorted(shown, key=lambda s: (results.level(s), s.epochs))
+        {"row": with_sparsity(comparison, s), "cycle": cycle, "of": of, "factor": mean.value}
+        for s in sorted(shown, key=lambda s: (comparison.level(s), s.epochs))
         for of in ("d", "d1", "d2")
-        for stage, mean in stage_means(s, of).items()
+        for cycle, mean in means_by_cycle(s, of).items()
     ]
     factors = [record for record in records if record["of"] == "d"]
     if len(factors) < 2:
@@ -206,42 +207,44 @@ def learning_rate_peaks(results: Results) -> Plot | None:
     )
 
 
-def _ranking(results: Results, level: float, records: Sequence[Record]) -> Any:
+def _ranking(comparison: Comparison, level: float, records: Sequence[Record]) -> Any:
     """The settings of one sparsity below each other, best first."""
     base = alt.Chart(alt.InlineData(values=list(records)), width=ROW_WIDTH, height=alt.Step(22))
-    base = base.encode(rows_y("setting"), series_colour(results).legend(None))
-    bars = base.mark_rule(strokeWidth=2).encode(metric_x(results, "low"), alt.X2("high"))
+    base = base.encode(rows_y("setting"), series_colour(comparison).legend(None))
+    bars = base.mark_rule(strokeWidth=2).encode(metric_x(comparison, "low"), alt.X2("high"))
     points = base.mark_point(filled=True, size=90, opacity=1)
-    points = points.encode(metric_x(results, "value"), tooltip=tooltip(results))
-    chart = alt.layer(*dense_line(results, "x"), bars, points)
+    points = points.encode(metric_x(comparison, "value"), tooltip=tooltip(comparison))
+    chart = alt.layer(*dense_line(comparison, "x"), bars, points)
     return chart.properties(title=_panel_title(level))
 
 
-def _along_sparsity(results: Results, shown: Sequence[Setting], cycles: bool) -> Iterator[Record]:
-    """A record for each setting and each of its stages that has zeros."""
+def _along_sparsity(
+    comparison: Comparison, shown: Sequence[Setting], cycles: bool
+) -> Iterator[Record]:
+    """A record for each setting and each of its cycles that has zeros."""
     for setting in shown:
-        sparsity = stage_means(setting, "sparsity")
-        for stage, mean in stage_means(setting, results.metric).items():
-            if sparsity[stage].value > 1e-6:
-                yield value_record(results, setting, mean) | {
-                    "kept": 1 - sparsity[stage].value,
-                    "sparsity": percent(sparsity[stage].value),
-                    "path": with_sparsity(results, setting) if cycles else setting.series,
+        sparsity = means_by_cycle(setting, "sparsity")
+        for cycle, mean in means_by_cycle(setting, comparison.metric).items():
+            if sparsity[cycle].value > 1e-6:
+                yield value_record(comparison, setting, mean) | {
+                    "kept": 1 - sparsity[cycle].value,
+                    "sparsity": percent(sparsity[cycle].value),
+                    "path": with_sparsity(comparison, setting) if cycles else setting.series,
                 }
 
 
-def _retraining(results: Results, shown: Sequence[Setting]) -> Iterator[Record]:
+def _retraining(comparison: Comparison, shown: Sequence[Setting]) -> Iterator[Record]:
     """A record for each setting's last cycle; of a single setting, for all its cycles."""
     for setting in shown:
-        before = stage_means(setting, f"pruned_{results.metric}")
-        after = stage_means(setting, results.metric)
-        sparsity = stage_means(setting, "sparsity")
-        for stage in before if len(shown) == 1 else [max(before)]:
-            cycle = f"cycle {stage}, {percent(sparsity[stage].value)} sparsity"
-            yield value_record(results, setting, after[stage]) | {
-                "before": before[stage].value,
-                "just pruned": show(results, before[stage]),
-                "row": cycle if len(shown) == 1 else with_sparsity(results, setting),
+        before = means_by_cycle(setting, f"pruned_{comparison.metric}")
+        after = means_by_cycle(setting, comparison.metric)
+        sparsity = means_by_cycle(setting, "sparsity")
+        for cycle in before if len(shown) == 1 else [max(before)]:
+            name = f"cycle {cycle}, {percent(sparsity[cycle].value)} sparsity"
+            yield value_record(comparison, setting, after[cycle]) | {
+                "before": before[cycle].value,
+                "just pruned": metric_value(comparison, before[cycle]),
+                "row": name if len(shown) == 1 else with_sparsity(comparison, setting),
             }
 
 
@@ -291,6 +294,6 @@ def _panel_title(level: float) -> alt.TitleParams:
     return alt.Title(f"{percent(level)} sparsity", fontSize=12, anchor="start", offset=20)
 
 
-def _spread_note(results: Results) -> str:
-    seeds = max(len(s.finals) for s in results.sparse)
-    return f" Bars: the standard deviation over {seeds} seeds." if seeds > 1 else ""
+def _spread_note(comparison: Comparison) -> str:
+    seeds = max(len(s.finals) for s in comparison.sparse)
+    return f" Bars: the standard deviation over {num_seeds(seeds)}." if seeds > 1 else ""

@@ -7,9 +7,9 @@ from typing import Any
 
 import altair as alt
 
-from rayprune.report.sentence import change_name, metric_name, percent, show, show_change
-from rayprune.results.comparison import Mean, Results, Setting
-from rayprune.results.labels import MOST_COLOURS
+from rayprune.report.numbers import change, change_name, metric_value, percent
+from rayprune.results.comparison import Comparison, Mean, Setting
+from rayprune.results.labels import MOST_COLOURS, metric_name
 
 WIDTH = 800
 ROW_WIDTH = WIDTH - 200  # of charts with names at their side
@@ -42,25 +42,26 @@ def theme(*, dark: bool = False) -> dict[str, Any]:
     }
 
 
-def setting_record(results: Results, setting: Setting) -> Record:
-    """A setting's last stage, for a chart's data."""
-    mean = setting.mean(results.metric)
+def setting_record(comparison: Comparison, setting: Setting) -> Record:
+    """A setting's last cycle, for a chart's data."""
+    mean = setting.mean(comparison.metric)
     assert mean is not None
-    return value_record(results, setting, mean) | {"epochs": setting.epochs}
+    return value_record(comparison, setting, mean) | {"epochs": setting.epochs}
 
 
-def value_record(results: Results, setting: Setting, mean: Mean) -> Record:
-    """A value of the metric at one of the setting's stages."""
+def value_record(comparison: Comparison, setting: Setting, mean: Mean) -> Record:
+    """A value of the metric at one of the setting's cycles."""
+    has_colour = setting.series in comparison.series[:MOST_COLOURS]
     return {
         "setting": with_reached(setting),
-        "series": setting.series if setting.series in results.series[:MOST_COLOURS] else "others",
-        "level": results.level(setting),
+        "series": setting.series if has_colour else "others",
+        "level": comparison.level(setting),
         "sparsity": percent(setting.sparsity),
         "value": mean.value,
         "low": mean.low,
         "high": mean.high,
-        "shown": show(results, mean),
-        "change": show_change(results, setting.change),
+        "shown": metric_value(comparison, mean),
+        "change": change(comparison, setting.change),
         "seeds": mean.num_seeds,
     }
 
@@ -71,29 +72,29 @@ def with_reached(setting: Setting) -> str:
     return setting.label if is_at_goal else f"{setting.label} ({percent(setting.sparsity)})"
 
 
-def with_sparsity(results: Results, setting: Setting) -> str:
+def with_sparsity(comparison: Comparison, setting: Setting) -> str:
     """The label, with its sparsity where settings differ in it."""
-    goals = {s.goal for s in results.sparse}
+    goals = {s.goal for s in comparison.sparse}
     return f"{setting.label}, {percent(setting.sparsity)}" if len(goals) > 1 else setting.label
 
 
-def metric_title(results: Results) -> str:
+def metric_title(comparison: Comparison) -> str:
     """The metric's name at the start of a line."""
-    name = metric_name(results.metric)
+    name = metric_name(comparison.metric)
     return name[0].upper() + name[1:]
 
 
-def metric_x(results: Results, field: str) -> alt.X:
+def metric_x(comparison: Comparison, field: str) -> alt.X:
     """The metric as the horizontal axis."""
-    axis: Record = {"tickCount": 7} | ({"format": ".2~%"} if results.is_fraction else {})
-    x = alt.X(f"{field}:Q", title=metric_name(results.metric))
+    axis: Record = {"tickCount": 7} | ({"format": ".2~%"} if comparison.is_fraction else {})
+    x = alt.X(f"{field}:Q", title=metric_name(comparison.metric))
     return x.scale(zero=False, nice=True, padding=12).axis(**axis)
 
 
-def metric_y(results: Results, field: str) -> alt.Y:
+def metric_y(comparison: Comparison, field: str) -> alt.Y:
     """The metric as the vertical axis."""
-    axis: Record = {"format": ".2~%"} if results.is_fraction else {}
-    y = alt.Y(f"{field}:Q", title=metric_name(results.metric))
+    axis: Record = {"format": ".2~%"} if comparison.is_fraction else {}
+    y = alt.Y(f"{field}:Q", title=metric_name(comparison.metric))
     return y.scale(zero=False, padding=14).axis(**axis)
 
 
@@ -103,70 +104,77 @@ def rows_y(field: str) -> alt.Y:
     return alt.Y(f"{field}:N", title=None, sort=None).axis(**axis)
 
 
-def series_colour(results: Results) -> alt.Color:
+def series_colour(comparison: Comparison) -> alt.Color:
     """A colour for each series, the best setting's first; no legend for a single one."""
-    domain = _domain(results)
+    domain = _domain(comparison)
     colour = alt.Color("series:N", title=None, sort=domain)
     colour = colour.scale(domain=domain, range=COLOURS[: len(domain)])
     return colour if len(domain) > 1 else colour.legend(None)
 
 
-def series_shape(results: Results) -> alt.Shape:
+def series_shape(comparison: Comparison) -> alt.Shape:
     """A shape for each series, so that colour is not all that tells them apart."""
-    domain = _domain(results)
+    domain = _domain(comparison)
     shapes = [SHAPES[i % len(SHAPES)] for i in range(len(domain))]
     shape = alt.Shape("series:N", title=None, sort=domain).scale(domain=domain, range=shapes)
     return shape if len(domain) > 1 else shape.legend(None)
 
 
-def _domain(results: Results) -> list[str]:
-    series = list(results.series)
+def _domain(comparison: Comparison) -> list[str]:
+    series = list(comparison.series)
     return series if len(series) <= MOST_COLOURS else [*series[:MOST_COLOURS], "others"]
 
 
-def tooltip(results: Results, *extra: str) -> list[alt.Tooltip]:
+def tooltip(comparison: Comparison, *extra: str) -> list[alt.Tooltip]:
     """What a point says when it is pointed at."""
     names = {"setting": "setting", "sparsity": "sparsity"} | {name: name for name in extra}
     names |= {
-        "shown": metric_name(results.metric),
-        "change": change_name(results),
+        "shown": metric_name(comparison.metric),
+        "change": change_name(comparison),
         "seeds": "seeds",
     }
     return [alt.Tooltip(f"{field}:N", title=title) for field, title in names.items()]
 
 
-def dense_line(results: Results, axis: str) -> list[alt.LayerChart]:
+def dense_line(comparison: Comparison, axis: str) -> list[alt.LayerChart]:
     """A dashed line across `axis` at the dense run's metric, with its value beside it."""
-    if results.dense is None:
+    dense = comparison.dense
+    if dense is None:
         return []
-    value = {"dense": results.dense.value, "text": f"dense {show(results, results.dense)}"}
+    value = {"dense": dense.value, "text": f"dense {metric_value(comparison, dense)}"}
     base = alt.Chart(alt.InlineData(values=[value]))
     rule = base.mark_rule(strokeDash=[5, 4], strokeWidth=1.5, color=GREY)
     words = alt.Text("text:N")
     if axis == "y":
-        y = metric_y(results, "dense")
+        y = metric_y(comparison, "dense")
         text = base.mark_text(fontSize=SMALL, align="left", baseline="bottom", dx=6, dy=-4)
         return [rule.encode(y) + text.encode(y, words, x=alt.value(0))]
-    x = metric_x(results, "dense")
+    x = metric_x(comparison, "dense")
     text = base.mark_text(fontSize=SMALL, baseline="bottom", dy=-5)  # above the panel
     return [rule.encode(x) + text.encode(x, words, y=alt.value(0))]
 
 
 def points_and_lines(
-    results: Results, records: Sequence[Record], x: alt.X, line: Sequence[str], width: float = WIDTH
+    comparison: Comparison,
+    records: Sequence[Record],
+    x: alt.X,
+    line: Sequence[str],
+    width: float = WIDTH,
+    title: alt.TitleParams | None = None,
 ) -> Any:
     """The metric over `x`: points with error bars, joined where they share the fields of `line`."""
     base = alt.Chart(alt.InlineData(values=list(records)), width=width, height=320)
     crowded = len(records) > MANY
     pick = alt.selection_point(name="series", fields=["series"], bind="legend")
     seen = alt.condition(pick, alt.value(0.45 if crowded else 1.0), alt.value(0.08))
-    base = base.encode(x, metric_y(results, "value"), series_colour(results), opacity=seen)
-    layers: list[Any] = dense_line(results, "y")
+    base = base.encode(x, metric_y(comparison, "value"), series_colour(comparison), opacity=seen)
+    layers: list[Any] = dense_line(comparison, "y")
     if not crowded:
         layers.append(base.mark_line(strokeWidth=1.5).encode(detail=list(line)))
         layers.append(
-            base.mark_rule(strokeWidth=1.5).encode(metric_y(results, "low"), alt.Y2("high"))
+            base.mark_rule(strokeWidth=1.5).encode(metric_y(comparison, "low"), alt.Y2("high"))
         )
     points = base.mark_point(filled=True, size=70)
-    points = points.encode(series_shape(results), tooltip=tooltip(results))
-    return alt.layer(*layers, points.add_params(pick))
+    points = points.encode(series_shape(comparison), tooltip=tooltip(comparison))
+    chart = alt.layer(*layers, points.add_params(pick))
+    return chart if title is None else chart.properties(title=title)

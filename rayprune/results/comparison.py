@@ -1,8 +1,7 @@
-"""From the results table to settings: trials that differ in nothing but their seed, averaged."""
+"""A study's trials compared: settings averaged over seeds, the dense line, which one is best."""
 
 from __future__ import annotations
 
-import json
 import math
 import statistics
 from collections import Counter, defaultdict
@@ -15,11 +14,12 @@ from typing import Any
 import pyarrow as pa
 
 from rayprune.results.labels import Row, colour_field, is_dense, label_of, name_of, phrase
-from rayprune.results.table import TABLE_KEY, read_table
+from rayprune.results.outcome import Status, StudySummary, TrialStatus
+from rayprune.results.table import read_metadata
 
 GOAL_TOLERANCE = 1.1  # a result that keeps a tenth more weights than its goal has missed it
-STOPPED = "stopped early"  # the message of a trial that the search gave up
 DENSE_FIELDS = ("model", "data", "task", "batch_size", "optim", "dense", "precision")
+COLUMNS = {"trial", "cycle", "is_final", "key", "part_of", "sparsity", "total_epochs"}
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Setting:
     goal: float | None
     """Goal sparsity; None for methods that find their own."""
     finals: tuple[Row, ...]
-    """Last stage of each trial, one for each seed."""
+    """Last stage of each finished trial, one for each seed."""
     rows: tuple[Row, ...]
     """Every stage of these trials."""
     dense: Mean | None
@@ -77,51 +77,54 @@ class Setting:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Results:
-    """A study's results: the rows of its table, and what its summary says of the whole."""
+class Comparison:
+    """A study's trials compared: settings averaged over seeds, the dense line, which is best."""
 
-    name: str
-    metric: str
-    mode: str
-    searched: tuple[str, ...]
-    failed: Mapping[str, str]
-    """Trial -> why it has no result."""
-    executed_epochs: int
-    unique_epochs: int
-    naive_epochs: int
+    summary: StudySummary
+    statuses: tuple[TrialStatus, ...]
+    """How every trial stands, in the order in which the study made them."""
     rows: tuple[Row, ...]
+    """A row for each trial and whole stage that is done, of unfinished trials too."""
 
     @classmethod
-    def from_table(cls, table: pa.Table) -> Results:
-        """Read the table; raises ``ValueError`` if it is not a results table."""
-        try:
-            summary = json.loads((table.schema.metadata or {})[TABLE_KEY])
-            fields = {name: summary[name] for name in cls.__annotations__ if name != "rows"}
-        except (KeyError, TypeError, ValueError):
-            raise ValueError(
-                "the table carries no summary of a study: not written by rayprune"
-            ) from None
-        needed = {"trial", "stage", "is_final", "key", "sparsity", "total_epochs", fields["metric"]}
-        missing = needed - {*table.column_names}
+    def from_table(cls, table: pa.Table) -> Comparison:
+        """Compare the trials of a results table. Raises ``ValueError`` if it is not one of ours."""
+        summary, statuses = read_metadata(table)
+        missing = (COLUMNS | {summary.metric}) - {*table.column_names}
         if missing and table.num_rows:
             raise ValueError(f"the results table lacks the columns {', '.join(sorted(missing))}")
-        fields["searched"] = tuple(fields["searched"])
-        return cls(**fields, rows=tuple(map(_without_nan, table.to_pylist())))
+        rows = map(_without_nan, table.to_pylist())
+        # The beginning of a dense run that was cut in two is no result of its own.
+        whole = tuple(row for row in rows if row["part_of"] is None)
+        return cls(summary=summary, statuses=statuses, rows=whole)
+
+    @property
+    def metric(self) -> str:
+        """What settings are ranked by."""
+        return self.summary.metric
+
+    def trials(self, status: Status) -> tuple[TrialStatus, ...]:
+        """The trials that stand so."""
+        return tuple(trial for trial in self.statuses if trial.status == status)
+
+    def reasons(self, status: Status) -> Mapping[str, int]:
+        """Why trials stand so: reason -> number of trials."""
+        return Counter(trial.reason for trial in self.trials(status))
 
     @cached_property
-    def stopped(self) -> tuple[str, ...]:
-        """Trials that early stopping ended: without a result, but nothing is wrong with them."""
-        return tuple(trial for trial, message in self.failed.items() if message == STOPPED)
-
-    @cached_property
-    def errors(self) -> dict[str, str]:
-        """Trials that went wrong, and their messages."""
-        return {t: message for t, message in self.failed.items() if message != STOPPED}
+    def finals(self) -> tuple[Row, ...]:
+        """Last stage of each finished trial."""
+        return tuple(row for row in self.rows if row["is_final"])
 
     @cached_property
     def settings(self) -> tuple[Setting, ...]:
         """All settings with a finished trial, best first; equal ones by fewer epochs."""
         return _settings(self)
+
+    @cached_property
+    def has_seeds(self) -> bool:
+        """Whether some setting ran with several seeds."""
+        return any(len(setting.finals) > 1 for setting in self.settings)
 
     @cached_property
     def sparse(self) -> tuple[Setting, ...]:
@@ -147,8 +150,24 @@ class Results:
     @cached_property
     def is_fraction(self) -> bool:
         """Whether the metric is read in percent."""
-        values = [row[self.metric] for row in self.rows if row.get(self.metric) is not None]
+        values = [row[self.metric] for row in self.rows if row[self.metric] is not None]
         return "loss" not in self.metric and all(0 <= v <= 1 for v in values)
+
+    @cached_property
+    def best(self) -> Row | None:
+        """The final row of the trial to ship, or None when no trial has finished.
+
+        The setting with the best mean of the metric over its seeds wins, a tie goes to fewer
+        epochs, and of its trials the best one is taken. Settings that missed their goal sparsity
+        count only if none kept it. ``["trial"]`` names the trial, ``["key"]`` its snapshot.
+        """
+        candidates = self.candidates()
+        return self.best_seed(candidates[0]) if candidates else None
+
+    def best_seed(self, setting: Setting) -> Row:
+        """The final row of a setting's best seed; the setting has a value of the metric."""
+        measured = [row for row in setting.finals if row[self.metric] is not None]
+        return max(measured, key=lambda row: self.quality(row[self.metric]))
 
     def level(self, setting: Setting) -> float:
         """The goal sparsity it is compared at; without a goal, the nearest that was kept."""
@@ -158,7 +177,7 @@ class Results:
 
     def quality(self, value: float) -> float:
         """The metric, turned so that more is better."""
-        return value if self.mode == "max" else -value
+        return value if self.summary.mode == "max" else -value
 
     def candidates(self, level: float | None = None) -> Sequence[Setting]:
         """Settings at least that sparse, best first; without a level, those that kept their goal.
@@ -171,17 +190,17 @@ class Results:
         kept = [s for s in self.sparse if not s.missed_goal and is_as_sparse(s.sparsity, lowest)]
         return kept or self.sparse or [s for s in self.settings if s.mean(self.metric)]
 
-    def alike(self, best: Setting, other: Setting) -> bool:
+    def is_alike(self, one: Setting, other: Setting) -> bool:
         """Whether the ranges mean ± spread overlap: seeds alone may explain the order."""
-        a, b = best.mean(self.metric), other.mean(self.metric)
+        a, b = one.mean(self.metric), other.mean(self.metric)
         if a is None or b is None or a.spread is None or b.spread is None:
             return False
         return abs(a.value - b.value) <= a.spread + b.spread
 
-
-def read_results(folder: str | Path) -> Results:
-    """Results of a study's folder or URI. Raises ``ValueError`` where it holds none of ours."""
-    return Results.from_table(read_table(location(folder))[0])
+    def alike(self, best: Setting) -> list[Setting]:
+        """Other settings with the same goal that are as good within the seeds' spread."""
+        same = [s for s in self.settings if s is not best and s.goal == best.goal]
+        return [s for s in same if not s.missed_goal and self.is_alike(best, s)]
 
 
 def location(folder: str | Path) -> str:
@@ -203,103 +222,98 @@ def mean_of(values: Iterable[float | None]) -> Mean | None:
     return Mean(statistics.fmean(known), spread, len(known))
 
 
-def best_trial(table: pa.Table) -> dict[str, Any]:
-    """The last stage's row of the trial to ship: ``["trial"]`` names it, ``["key"]`` its snapshot.
-
-    The setting with the best mean of the study's metric over its seeds wins, a tie goes to fewer
-    epochs, and of its trials the best one is taken. Settings that missed their goal sparsity count
-    only if none kept it. Raises ``ValueError`` if no trial has finished.
-    """
-    results = Results.from_table(table)
-    candidates = results.candidates()
-    if not candidates:
-        raise ValueError("no trial has finished, so there is no best one")
-    return dict(best_final(results, candidates[0]))
+def means_by_cycle(setting: Setting, column: str) -> dict[int, Mean]:
+    """A column's mean over the seeds at each cycle that has it; cycle 0 is the dense run."""
+    cycles = sorted({row["cycle"] for row in setting.rows})
+    means = {k: mean_of(r.get(column) for r in setting.rows if r["cycle"] == k) for k in cycles}
+    return {cycle: mean for cycle, mean in means.items() if mean}
 
 
-def best_final(results: Results, setting: Setting) -> Row:
-    """The row of a setting's best seed."""
-    measured = [row for row in setting.finals if row[results.metric] is not None]
-    return max(measured, key=lambda row: results.quality(row[results.metric]))
-
-
-def stage_means(setting: Setting, column: str) -> dict[int, Mean]:
-    """A column's mean over the seeds at each stage that has it."""
-    stages = sorted({row["stage"] for row in setting.rows})
-    means = {k: mean_of(r.get(column) for r in setting.rows if r["stage"] == k) for k in stages}
-    return {stage: mean for stage, mean in means.items() if mean}
-
-
-def _settings(results: Results) -> tuple[Setting, ...]:
-    fields = [name for name in results.searched if name != "seed"]
-    trials: dict[str, list[Row]] = defaultdict(list)
-    for row in results.rows:
-        trials[row["trial"]].append(row)
-    groups: dict[tuple[str, ...], list[Row]] = defaultdict(list)
-    for row in results.rows:
-        point = tuple(repr(row.get(name)) for name in fields)
-        # The same snapshot is one result, however many trials ended in it.
-        if row["is_final"] and all(row["key"] != other["key"] for other in groups[point]):
-            groups[point].append(row)
-    varied = [f for f in fields if len({repr(row.get(f)) for row in results.rows}) > 1]
-    reference = _best_dense(results)
-    colour_by = colour_field([row for finals in groups.values() for row in finals], varied)
+def _settings(comparison: Comparison) -> tuple[Setting, ...]:
+    fields = [name for name in comparison.summary.searched if name != "seed"]
+    varied = [f for f in fields if len({repr(row.get(f)) for row in comparison.finals}) > 1]
+    groups = _grouped(comparison.finals, fields)
+    colour_by = colour_field([row for finals in groups for row in finals], varied)
+    dense, rows = _best_dense(comparison), _by_trial(comparison.rows)
     made = [
-        _setting(results, finals, trials, varied, colour_by, reference)
-        for finals in groups.values()
-        if finals
+        Setting(
+            label=label_of(finals[0], varied),
+            series=phrase(colour_by, finals[0].get(colour_by))
+            if colour_by
+            else name_of(finals[0], varied),
+            goal=_goal(finals[0]),
+            finals=tuple(finals),
+            rows=tuple(row for final in finals for row in rows[final["trial"]]),
+            **_against_dense(comparison.metric, finals, rows, dense),
+        )
+        for finals in groups
     ]
-    return tuple(sorted(_told_apart(made), key=lambda s: _order(results, s)))
+    return tuple(sorted(_told_apart(made), key=lambda s: _order(comparison, s)))
 
 
-def _order(results: Results, setting: Setting) -> tuple[bool, float, float]:
-    mean = setting.mean(results.metric)
-    return (mean is None, -results.quality(mean.value) if mean else 0.0, setting.epochs)
-
-
-def _setting(
-    results: Results,
-    finals: Sequence[Row],
-    trials: Mapping[str, Sequence[Row]],
-    varied: Sequence[str],
-    colour_by: str | None,
-    reference: Mapping[int, Row],
-) -> Setting:
-    own = {row["trial"]: d for row in finals for d in trials[row["trial"]] if is_dense(d)}
-    changes, compared = [], []
+def _grouped(finals: Sequence[Row], fields: Sequence[str]) -> list[list[Row]]:
+    """Finals with equal fields, in the order of the table."""
+    groups: dict[tuple[str, ...], list[Row]] = defaultdict(list)
     for row in finals:
-        dense = own.get(row["trial"]) or reference.get(row.get("seed", 0))
-        if dense and row[results.metric] is not None and dense[results.metric] is not None:
-            changes.append(row[results.metric] - dense[results.metric])
-            compared.append(dense[results.metric])
-    goal = finals[0].get("goal_sparsity") or finals[0].get("prune.sparsity")
-    name = name_of(finals[0], varied)
-    return Setting(
-        label=label_of(finals[0], varied),
-        series=phrase(colour_by, finals[0].get(colour_by)) if colour_by else name,
-        goal=None if goal is None else round(goal, 6),
-        finals=tuple(finals),
-        rows=tuple(r for f in finals for r in trials[f["trial"]]),
-        dense=mean_of(compared),
-        change=mean_of(changes),
-    )
+        group = groups[tuple(repr(row.get(name)) for name in fields)]
+        # The same snapshot is one result, however many trials ended in it.
+        if all(row["key"] != other["key"] for other in group):
+            group.append(row)
+    return list(groups.values())
 
 
-def _best_dense(results: Results) -> dict[int, Row]:
+def _by_trial(rows: Sequence[Row]) -> Mapping[str, Sequence[Row]]:
+    trials: dict[str, list[Row]] = defaultdict(list)
+    for row in rows:
+        trials[row["trial"]].append(row)
+    return trials
+
+
+def _goal(row: Row) -> float | None:
+    goal = row.get("goal_sparsity") or row.get("prune.sparsity")
+    return None if goal is None else round(goal, 6)
+
+
+def _against_dense(
+    metric: str,
+    finals: Sequence[Row],
+    rows: Mapping[str, Sequence[Row]],
+    reference: Mapping[int, Row],
+) -> dict[str, Mean | None]:
+    """The finals against the dense run of each one's own trial, or else that of its seed."""
+    own = {row["trial"]: d for row in finals for d in rows[row["trial"]] if is_dense(d)}
+    pairs = [
+        (row[metric], dense[metric])
+        for row in finals
+        if (dense := own.get(row["trial"]) or reference.get(row.get("seed", 0)))
+        and row[metric] is not None
+        and dense[metric] is not None
+    ]
+    return {
+        "dense": mean_of(dense for _, dense in pairs),
+        "change": mean_of(value - dense for value, dense in pairs),
+    }
+
+
+def _order(comparison: Comparison, setting: Setting) -> tuple[bool, float, float]:
+    mean = setting.mean(comparison.metric)
+    return (mean is None, -comparison.quality(mean.value) if mean else 0.0, setting.epochs)
+
+
+def _best_dense(comparison: Comparison) -> Mapping[int, Row]:
     """Seed -> row of the dense run whose metric is best on the mean over its seeds."""
-    fields = [f for f in results.searched if f.split(".")[0] in DENSE_FIELDS]
+    metric = comparison.metric
+    fields = [f for f in comparison.summary.searched if f.split(".")[0] in DENSE_FIELDS]
     fields += ["epochs", "schedule", "lr_peak", "num_parameters"]
     groups: dict[tuple[str, ...], dict[int, Row]] = defaultdict(dict)
-    for row in results.rows:
-        if is_dense(row) and row.get(results.metric) is not None:
+    for row in comparison.rows:
+        if is_dense(row) and row[metric] is not None:
             groups[tuple(repr(row.get(f)) for f in fields)][row.get("seed", 0)] = row
-    return max(
-        groups.values(),
-        key=lambda rows: results.quality(
-            statistics.fmean(r[results.metric] for r in rows.values())
-        ),
-        default={},
-    )
+
+    def quality(rows: Mapping[int, Row]) -> float:
+        return comparison.quality(statistics.fmean(row[metric] for row in rows.values()))
+
+    return max(groups.values(), key=quality, default={})
 
 
 def _told_apart(settings: Sequence[Setting]) -> list[Setting]:

@@ -1,4 +1,4 @@
-"""What a person calls a setting: "ALLR with 3 epochs", out of the fields that were searched."""
+"""What a person calls a setting or a metric: "ALLR with 3 epochs", "validation accuracy"."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ SAID = {
 
 
 def is_dense(row: Row) -> bool:
-    """Whether a row is a dense run: the first stage, and not one weight at zero."""
-    return row["stage"] == 0 and row["sparsity"] < 1e-6
+    """Whether a row is a dense run: before any cycle, and not one weight at zero."""
+    return row["cycle"] == 0 and row["sparsity"] < 1e-6
 
 
 def name_of(row: Row, varied: Sequence[str]) -> str:
@@ -32,7 +32,7 @@ def name_of(row: Row, varied: Sequence[str]) -> str:
     retrained = "no retraining" if schedule == "none" else _as_written(schedule)
     if method == "imp":
         return retrained
-    if method == "bimp" or row["stage"] == 0:
+    if method == "bimp" or row["cycle"] == 0:
         return _as_written(method)
     return f"{_as_written(method)}, then {retrained}"
 
@@ -43,8 +43,9 @@ def label_of(row: Row, varied: Sequence[str]) -> str:
     said: set[str] = set()
     if not any(map(is_case, varied)) and name not in ("no retraining", "Dense"):
         said = SAID.get(str(method), set())
-        cycles = f"{row['stage']} cycles of " if method == "imp" and row["stage"] > 1 else ""
-        name += f" with {cycles}{num_epochs(row['epochs' if method == 'imp' else 'total_epochs'])}"
+        cycles = f"{row['cycle']} cycles of " if method == "imp" and row["cycle"] > 1 else ""
+        trained = "epochs" if method == "imp" else "total_epochs"
+        name += f" with {cycles}{counted(row[trained], 'epoch')}"
     rest = [f for f in varied if f not in said | ELSEWHERE and not is_case(f)]
     return ", ".join([name, *(phrase(f, row[f]) for f in rest if row.get(f) is not None)])
 
@@ -66,15 +67,26 @@ def is_case(field: str) -> bool:
 def phrase(field: str, value: Any) -> str:
     """A field and its value in words: "allocation erk", "3 cycles", "weight decay 0.001"."""
     shown = f"{value:.3g}" if isinstance(value, float) else str(value)[:40]
-    room, _, leaf = field.rpartition(".")
+    section, _, leaf = field.rpartition(".")
     if leaf == "cycles":
         return f"{shown} cycles"
-    words = f"{room} {leaf}" if leaf in ("epochs", "schedule", "name", "lr") else leaf
+    words = f"{section} {leaf}" if leaf in ("epochs", "schedule", "name", "lr") else leaf
     return f"{words.replace('_', ' ').replace('.', ' ')} {shown}"
 
 
-def num_epochs(count: float) -> str:
-    return f"{count:g} epoch" if count == 1 else f"{count:g} epochs"
+def counted(count: float, noun: str) -> str:
+    """ "1 trial", "12 trials"."""
+    return f"{count:.12g} {noun}" + ("" if count == 1 else "s")
+
+
+def on_test(metric: str) -> str:
+    """The metric's twin on the test split: val_loss has test_loss."""
+    return metric.replace("val_", "test_", 1)
+
+
+def metric_name(metric: str) -> str:
+    """val_mean_iou is "validation mean IoU"."""
+    return metric.replace("val_", "validation_", 1).replace("_", " ").replace("iou", "IoU")
 
 
 def _as_written(word: str) -> str:

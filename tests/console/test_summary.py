@@ -1,28 +1,29 @@
-"""The summary in a terminal."""
+"""The summary in a terminal and in a log."""
 
 from __future__ import annotations
 
 import io
-from pathlib import Path
+from dataclasses import replace
 
 import made_studies as made
 import pyarrow as pa
 import pytest
 from rich.console import Console
 
-from rayprune.report import print_summary
+from rayprune.console.summary import print_summary
+from rayprune.results.comparison import Comparison
 
 
-def printed(folder: Path, table: pa.Table, width: int) -> list[str]:
-    console = Console(file=io.StringIO(), width=width)
-    print_summary(console, made.write(folder, table))
-    assert isinstance(console.file, io.StringIO)
-    return console.file.getvalue().splitlines()
+def printed(table: pa.Table, width: int = 80, *, terminal: bool = False) -> list[str]:
+    file = io.StringIO()
+    console = Console(file=file, width=width, force_terminal=terminal, color_system=None)
+    print_summary(console, Comparison.from_table(table))
+    return file.getvalue().splitlines()
 
 
 @pytest.mark.parametrize("width", [80, 120, 200])
-def test_numbers_stay_whole_at_any_width(tmp_path: Path, width: int) -> None:
-    lines = printed(tmp_path, made.equal_budget(), width)
+def test_in_a_terminal_numbers_stay_whole_at_any_width(width: int) -> None:
+    lines = printed(made.equal_budget(), width, terminal=True)
     best = next(line for line in lines if line.startswith("ALLR"))
     assert best.split() == ["ALLR", "90", "%", "15", "89.02", "±", "0.10", "-0.27", "±", "0.02",
                             "88.62", "±", "0.10", "7.1x"]  # fmt: skip
@@ -31,9 +32,26 @@ def test_numbers_stay_whole_at_any_width(tmp_path: Path, width: int) -> None:
     assert "… and 10 more in the report" in lines
 
 
-def test_answer_epochs_and_failures_follow_the_table(tmp_path: Path) -> None:
-    table = made.schedules_grid({"12": "[bold]no such file"})
-    lines = printed(tmp_path, table, width=200)
+@pytest.mark.parametrize("width", [20, 80])
+def test_a_log_has_no_width(width: int) -> None:
+    """Each heading and each setting is one line, whatever width a console thinks it has."""
+    table = made.schedules_grid(made.ended("12", "failed", "no such file: " + "long/" * 50))
+    lines = printed(table, width)
+    assert lines == printed(table, 10_000)
+    for heading in ("val accuracy %", "vs dense, points", "test accuracy %", "speed-up in theory"):
+        assert heading in lines[0]
+    assert len(lines) == 1 + 12 + 3
+    assert len({len(line) for line in lines[:13]}) == 1  # columns are aligned to their ends
+    assert not any(line.endswith(" ") for line in lines)
+
+
+def test_a_terminal_that_is_wide_enough_shows_what_a_log_does() -> None:
+    table = made.schedules_grid()
+    assert printed(table, 200, terminal=True) == printed(table)
+
+
+def test_answer_epochs_and_failures_follow_the_table() -> None:
+    lines = printed(made.schedules_grid(made.ended("12", "failed", "[bold]no such file")))
     assert lines[0].split()[0] == "setting"
     assert lines[13:] == [
         "trial 12 failed: [bold]no such file",
@@ -43,6 +61,37 @@ def test_answer_epochs_and_failures_follow_the_table(tmp_path: Path) -> None:
     ]
 
 
-def test_nothing_finished(tmp_path: Path) -> None:
-    lines = printed(tmp_path, made.table_of([], [], {"0": "boom"}), width=80)
-    assert lines[-2:] == ["No trial has finished: 1 failed.", "0 epochs run"]
+def test_unfinished_and_stopped_trials_are_counted() -> None:
+    others = [
+        *(made.ended(str(n), "unfinished", "the study was interrupted") for n in range(12, 17)),
+        made.ended("17", "unfinished"),
+        made.ended("18", "stopped", "behind the others"),
+    ]
+    assert printed(made.schedules_grid(*others))[13:16] == [
+        "5 trials unfinished: the study was interrupted",
+        "1 trial unfinished",
+        "1 trial stopped early",
+    ]
+
+
+def test_emptied_layers_of_finished_trials_are_a_warning() -> None:
+    def emptied(name: str, layer: str) -> made.TrialOutcome:
+        trial = made.renamed(made.imp(name, {}))
+        return replace(
+            trial, records=(trial.records[0], replace(trial.records[1], emptied_layers=(layer,)))
+        )
+
+    trials = [emptied("0", "conv1"), replace(emptied("1", "conv2"), status="failed")]
+    warnings = [line for line in printed(made.table_of(trials, [])) if "warning" in line]
+    assert warnings == ["warning: trial 0 removed every weight of conv1"]
+
+
+def test_a_name_with_line_ends_or_markup_is_one_line() -> None:
+    trials = [made.imp(str(n), {"recipe": f"[red]two\nlines {n}"}, epochs=n + 1) for n in range(2)]
+    lines = printed(made.table_of(trials, ["recipe"]))
+    assert {line[:16] for line in lines[1:3]} == {"[red]two lines 0", "[red]two lines 1"}
+
+
+def test_nothing_finished() -> None:
+    lines = printed(made.table_of([made.ended("0", "failed", "boom")], []))
+    assert lines == ["trial 0 failed: boom", "No trial has finished: 1 failed.", "0 epochs run"]

@@ -11,7 +11,7 @@ import pytest
 
 from rayprune.report.charts import NAMES, Plot, make_plots, vega_lite_version
 from rayprune.report.marks import MANY, theme
-from rayprune.results.comparison import Results
+from rayprune.results.comparison import Comparison
 
 STUDIES = {
     "schedules": (made.schedules_grid, ["cost", "retraining", "peaks"]),
@@ -21,12 +21,12 @@ STUDIES = {
     "one trial": (made.one_trial, ["retraining"]),
     "one trial, three cycles": (lambda: made.one_trial(3), ["sparsity", "retraining", "peaks"]),
     "random": (lambda: made.random_search(80), ["cost", "sparsity", "retraining", "peaks"]),
-    "nothing": (lambda: made.table_of([], [], {"0": "boom"}), []),
+    "nothing": (lambda: made.table_of([made.ended("0", "failed", "boom")], []), []),
 }
 
 
 def plots_of(table: pa.Table) -> dict[str, Plot]:
-    return {plot.name: plot for plot in make_plots(Results.from_table(table))}
+    return {plot.name: plot for plot in make_plots(Comparison.from_table(table))}
 
 
 def data_of(plot: Plot) -> Iterator[list[dict[str, Any]]]:
@@ -91,10 +91,10 @@ def test_cost_has_a_point_for_each_setting_in_fractions() -> None:
 
 
 def test_error_bars_are_one_standard_deviation_over_seeds() -> None:
-    results = Results.from_table(made.schedules_and_sparsities(seeds=3))
+    comparison = Comparison.from_table(made.schedules_and_sparsities(seeds=3))
     points = records_of(plots_of(made.schedules_and_sparsities(seeds=3))["cost"], "epochs")
-    assert len(points) == len(results.settings) == 27
-    mean = results.settings[0].mean("val_accuracy")
+    assert len(points) == len(comparison.settings) == 27
+    mean = comparison.settings[0].mean("val_accuracy")
     assert mean is not None
     assert mean.spread
     (point,) = [p for p in points if p["value"] == mean.value]
@@ -109,7 +109,7 @@ def test_a_few_sparsities_are_panels_and_many_are_not() -> None:
 
 def test_the_dense_line_is_in_the_charts_of_the_metric() -> None:
     table = made.schedules_and_sparsities()
-    dense = Results.from_table(table).dense
+    dense = Comparison.from_table(table).dense
     assert dense is not None
     for name in ("cost", "sparsity", "retraining"):
         lines = records_of(plots_of(table)[name], "dense")
@@ -138,7 +138,7 @@ def test_a_method_that_missed_its_goal_is_shown_where_it_is() -> None:
 
 def test_retraining_starts_from_the_pruned_metric() -> None:
     table = made.one_trial(cycles=3)
-    rows = [row for row in table.to_pylist() if row["stage"] > 0]
+    rows = [row for row in table.to_pylist() if row["cycle"] > 0]
     points = records_of(plots_of(table)["retraining"], "before")
     assert [(p["before"], p["value"]) for p in points] == [
         (row["pruned_val_accuracy"], row["val_accuracy"]) for row in rows

@@ -11,15 +11,20 @@ import pyarrow as pa
 import pytest
 
 from rayprune.report import answer, write_report
-from rayprune.report.page import duration, render_page
-from rayprune.results.comparison import Results
+from rayprune.report.page import render_page
+from rayprune.results.comparison import Comparison
 
 EVIL = "</script><script>alert(1)</script>"
 
 
 def page_of(table: pa.Table, study: str = "") -> str:
     """The page without its charts: they have tests of their own."""
-    return render_page(Results.from_table(table), (), study)
+    return render_page(Comparison.from_table(table), (), study)
+
+
+def write(folder: Path, table: pa.Table, study: str = "name: made\n") -> str:
+    """The report in a study's folder; its location."""
+    return write_report(made.write(folder, table, study), Comparison.from_table(table))
 
 
 def words(page: str) -> str:
@@ -28,10 +33,9 @@ def words(page: str) -> str:
 
 
 def test_report_writes_the_page_and_its_charts(tmp_path: Path) -> None:
-    folder = made.write(tmp_path, made.schedules_grid())
     (tmp_path / "plots").mkdir()
     (tmp_path / "plots" / "sparsity.png").write_bytes(b"of an earlier study")
-    assert write_report(folder) == str(tmp_path / "report.html")
+    assert write(tmp_path, made.schedules_grid()) == str(tmp_path / "report.html")
     assert sorted(file.name for file in (tmp_path / "plots").iterdir()) == [
         "cost.png", "peaks.png", "retraining.png",
     ]  # fmt: skip
@@ -41,7 +45,7 @@ def test_report_writes_the_page_and_its_charts(tmp_path: Path) -> None:
 
 
 def test_page_fetches_nothing(tmp_path: Path) -> None:
-    page = Path(write_report(made.write(tmp_path, made.one_trial()))).read_text()
+    page = Path(write(tmp_path, made.one_trial())).read_text()
     assert "default-src 'none'" in page
     html = re.sub(r"<script>.*?</script>", "", page, flags=re.S)
     assert not re.findall(r"(?:src|href)=[\"']?https?:", html)
@@ -50,20 +54,20 @@ def test_page_fetches_nothing(tmp_path: Path) -> None:
 
 
 def test_a_folder_may_be_a_uri(tmp_path: Path) -> None:
-    made.write(tmp_path, made.table_of([], [], {"0": "boom"}))
-    assert write_report(tmp_path.as_uri()) == f"{tmp_path.as_uri()}/report.html"
+    comparison = Comparison.from_table(made.table_of([made.ended("0", "failed", "boom")], []))
+    assert write_report(tmp_path.as_uri(), comparison) == f"{tmp_path.as_uri()}/report.html"
     assert "No trial has finished: 1 failed." in (tmp_path / "report.html").read_text()
 
 
 def test_a_folder_may_be_relative(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    made.write(tmp_path, made.table_of([], []))
     monkeypatch.chdir(tmp_path)
-    assert write_report(".") == str(tmp_path / "report.html")
+    comparison = Comparison.from_table(made.table_of([], []))
+    assert write_report(".", comparison) == str(tmp_path / "report.html")
 
 
 def test_page_opens_with_the_answer() -> None:
     table = made.schedules_grid()
-    assert answer(table) in words(page_of(table)).replace("\u00a0", " ")
+    assert answer(Comparison.from_table(table)) in words(page_of(table)).replace("\u00a0", " ")
 
 
 def test_page_names_the_best_model_and_what_it_cost() -> None:
@@ -95,10 +99,31 @@ def test_each_sparsity_has_its_best_setting() -> None:
     assert "How sparse can it get" not in page_of(made.schedules_grid())
 
 
-def test_failures_are_listed_with_their_messages() -> None:
-    text = words(page_of(made.schedules_grid({"12": "CUDA out of memory", "13": "stopped early"})))
-    assert "Failed trials 12 CUDA out of memory" in text
-    assert "12 settings, 1 stopped early, 1 failed" in text
+def test_trials_without_a_result_are_listed_with_their_reasons() -> None:
+    others = [
+        made.ended("12", "failed", "CUDA out of memory"),
+        made.ended("13", "stopped", "behind the others"),
+        *(made.ended(str(n), "unfinished", "the study was interrupted") for n in range(14, 19)),
+    ]
+    text = words(page_of(made.schedules_grid(*others)))
+    assert "Finished 12 trials 12 settings, 1 failed, 1 stopped early, 5 unfinished" in text
+    assert (
+        "Trials without a result Trial 12 failed CUDA out of memory 5 trials unfinished "
+        "the study was interrupted 1 trial stopped early How to read this"
+    ) in text
+    assert "without a result" not in words(page_of(made.schedules_grid()))
+
+
+def test_every_row_has_a_cell_for_each_heading() -> None:
+    page = page_of(made.equal_budget())
+    tables = re.findall(r"<table.*?</table>", page, flags=re.S)
+    assert len(tables) == 3
+    for table in tables:
+        head, *rows = table.split("<tr>")[1:]
+        classes = re.findall(r"<th( class=\"text)?", head.replace("<thead", ""))
+        assert classes
+        for row in rows:
+            assert re.findall(r"<td( class=\"text)?", row) == classes
 
 
 def test_notes_are_honest() -> None:
@@ -113,9 +138,9 @@ def test_notes_are_honest() -> None:
 
 def test_everything_from_the_user_is_escaped(tmp_path: Path) -> None:
     trials = [made.imp(str(n), {"recipe": f"{EVIL}{n}"}, epochs=n + 1) for n in range(2)]
-    table = made.table_of(trials, ["recipe"], {EVIL: EVIL})
-    table = made.with_summary(table, made.summary_of(table) | {"name": EVIL})
-    page = Path(write_report(made.write(tmp_path, table, study=EVIL))).read_text()
+    trials.append(made.ended(EVIL, "failed", EVIL))
+    table = made.table_of(trials, ["recipe"], name=EVIL)
+    page = Path(write(tmp_path, table, study=EVIL)).read_text()
     assert "alert(1)" in page
     assert EVIL not in page
 
@@ -129,11 +154,3 @@ def test_a_diverged_trial_leaves_a_gap() -> None:
     page = page_of(table)
     assert "nan" not in words(page)
     assert "<td>–</td>" in page
-
-
-@pytest.mark.parametrize(
-    ("seconds", "shown"),
-    [(59.4, "59 s"), (150, "2 min"), (4000, "1 h 7 min"), (7170, "2 h 0 min")],
-)
-def test_durations(seconds: float, shown: str) -> None:
-    assert duration(seconds) == shown

@@ -1,16 +1,18 @@
-"""Settings: what belongs together, means and spreads, who wins."""
+"""Comparisons: what belongs together, means and spreads, who wins."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 import made_studies as made
 import pyarrow as pa
 import pytest
 
-from rayprune.report import best_trial
-from rayprune.results.comparison import Results, is_as_sparse, mean_of, stage_means
+from rayprune.results.comparison import Comparison, is_as_sparse, mean_of, means_by_cycle
+from rayprune.results.outcome import Status
 from rayprune.results.table import TABLE_KEY
 
 FIELDS = ("retrain.schedule", "retrain.epochs", "seed")
@@ -33,6 +35,12 @@ def three_seeds(points_lost: dict[str, tuple[float, ...]], epochs: int = 3) -> p
     return made.table_of(trials, FIELDS)
 
 
+def best_of(table: pa.Table) -> Mapping[str, Any]:
+    best = Comparison.from_table(table).best
+    assert best is not None
+    return best
+
+
 def test_mean_and_sample_standard_deviation() -> None:
     mean = mean_of([0.1, 0.2, None, 0.6])
     assert mean is not None
@@ -50,15 +58,15 @@ def test_one_value_has_no_spread_and_none_has_no_mean() -> None:
 
 
 def test_trials_that_differ_in_the_seed_alone_are_one_setting() -> None:
-    results = Results.from_table(made.schedules_and_sparsities(seeds=3))
-    assert len(results.settings) == 3 * 3 * 3
-    assert {len(setting.finals) for setting in results.settings} == {3}
-    assert len({(s.label, s.goal) for s in results.settings}) == 27
+    comparison = Comparison.from_table(made.schedules_and_sparsities(seeds=3))
+    assert len(comparison.settings) == 3 * 3 * 3
+    assert {len(setting.finals) for setting in comparison.settings} == {3}
+    assert len({(s.label, s.goal) for s in comparison.settings}) == 27
 
 
 def test_difference_to_dense_is_paired_by_seed() -> None:
     """Seeds move dense and sparse accuracy together: the difference does not spread."""
-    (setting,) = Results.from_table(three_seeds({"allr": (0.01, 0.01, 0.01)})).settings
+    (setting,) = Comparison.from_table(three_seeds({"allr": (0.01, 0.01, 0.01)})).settings
     assert setting.change is not None
     assert setting.change.value == pytest.approx(-0.01)
     assert setting.change.spread == pytest.approx(0, abs=1e-12)
@@ -70,7 +78,7 @@ def test_difference_to_dense_is_paired_by_seed() -> None:
 
 def test_methods_without_a_dense_run_are_compared_with_that_of_their_seed() -> None:
     dense = [made.dense(seed).metrics["val_accuracy"] for seed in range(3)]
-    gmp = next(s for s in Results.from_table(made.equal_budget()).settings if s.label == "GMP")
+    gmp = next(s for s in Comparison.from_table(made.equal_budget()).settings if s.label == "GMP")
     assert gmp.change is not None
     assert gmp.change.value == pytest.approx(
         sum(row["val_accuracy"] for row in gmp.finals) / 3 - sum(dense) / 3
@@ -79,7 +87,7 @@ def test_methods_without_a_dense_run_are_compared_with_that_of_their_seed() -> N
 
 def test_best_mean_wins_not_the_best_single_run() -> None:
     table = three_seeds({"slr": (0.0, 0.05, 0.05), "allr": (0.02, 0.02, 0.02)})
-    best = best_trial(table)
+    best = best_of(table)
     assert best["retrain.schedule"] == "allr"
     accuracies = {
         row["trial"]: row["val_accuracy"]
@@ -95,14 +103,13 @@ def test_ties_go_to_fewer_epochs() -> None:
         made.imp(str(epochs), {"retrain.epochs": epochs}, epochs=epochs, points_lost=0.01)
         for epochs in (6, 1, 3)
     ]
-    assert best_trial(made.table_of(trials, ["retrain.epochs"]))["trial"] == "1"
+    assert best_of(made.table_of(trials, ["retrain.epochs"]))["trial"] == "1"
 
 
 def test_the_least_loss_wins_when_less_is_better() -> None:
-    table = made.schedules_grid()
-    summary = made.summary_of(table) | {"metric": "val_loss", "mode": "min"}
+    table = made.schedules_grid(metric="val_loss", mode="min")
     rows = [row for row in table.to_pylist() if row["is_final"]]
-    best = best_trial(made.with_summary(table, summary))
+    best = best_of(table)
     assert best["val_loss"] == min(row["val_loss"] for row in rows)
 
 
@@ -111,11 +118,11 @@ def test_a_method_that_missed_its_goal_is_not_best() -> None:
     accurate = made.sparsifier("0", {}, method="dst", sparsity=0.95, seed=0, reached=0.5)
     accurate = replace(accurate, records=(replace_accuracy(accurate.records[0], 0.99),))
     sparse = made.imp("1", {"x.y": 1}, points_lost=0.05)
-    results = Results.from_table(made.table_of([accurate, sparse], ["x.y"]))
-    assert [s.finals[0]["trial"] for s in results.settings] == ["0", "1"]
-    assert [s.missed_goal for s in results.settings] == [True, False]
-    assert [s.finals[0]["trial"] for s in results.candidates()] == ["1"]
-    assert best_trial(made.table_of([accurate], []))["trial"] == "0"  # if there is nothing else
+    comparison = Comparison.from_table(made.table_of([accurate, sparse], ["x.y"]))
+    assert [s.finals[0]["trial"] for s in comparison.settings] == ["0", "1"]
+    assert [s.missed_goal for s in comparison.settings] == [True, False]
+    assert [s.finals[0]["trial"] for s in comparison.candidates()] == ["1"]
+    assert best_of(made.table_of([accurate], []))["trial"] == "0"  # if there is nothing else
 
 
 def replace_accuracy(record: made.StageRecord, accuracy: float) -> made.StageRecord:
@@ -127,10 +134,10 @@ def test_a_sparser_setting_may_win_a_lower_level() -> None:
         made.imp("0", {"prune.sparsity": 0.9}, sparsity=0.9, points_lost=0.03),
         made.imp("1", {"prune.sparsity": 0.98}, sparsity=0.98, points_lost=0.01),
     ]
-    results = Results.from_table(made.table_of(trials, ["prune.sparsity"]))
-    assert results.levels == (0.9, 0.98)
-    assert results.candidates(0.9)[0].goal == 0.98
-    assert [s.goal for s in results.candidates(0.98)] == [0.98]
+    comparison = Comparison.from_table(made.table_of(trials, ["prune.sparsity"]))
+    assert comparison.levels == (0.9, 0.98)
+    assert comparison.candidates(0.9)[0].goal == 0.98
+    assert [s.goal for s in comparison.candidates(0.98)] == [0.98]
 
 
 @pytest.mark.parametrize(
@@ -145,7 +152,7 @@ def test_goals_are_kept_in_the_weights_that_remain(
 
 def test_a_snapshot_that_two_trials_end_in_counts_once() -> None:
     trials = [made.imp(name, {"retrain.epochs": 3}, epochs=3) for name in ("0", "1")]
-    (setting,) = Results.from_table(made.table_of(trials, ["retrain.epochs"])).settings
+    (setting,) = Comparison.from_table(made.table_of(trials, ["retrain.epochs"])).settings
     assert len(setting.finals) == 1
 
 
@@ -153,10 +160,10 @@ def test_a_diverged_run_has_no_value_but_a_place_in_the_table() -> None:
     good, bad = made.imp("0", {"a.b": 1}), made.imp("1", {"a.b": 2}, epochs=2)
     broken = replace_accuracy(bad.records[1], math.nan)
     bad = replace(bad, records=(bad.records[0], broken))
-    results = Results.from_table(made.table_of([bad, good], ["a.b"]))
-    assert [s.finals[0]["trial"] for s in results.settings] == ["0", "1"]
-    assert results.settings[1].mean("val_accuracy") is None
-    assert best_trial(made.table_of([bad, good], ["a.b"]))["trial"] == "0"
+    comparison = Comparison.from_table(made.table_of([bad, good], ["a.b"]))
+    assert [s.finals[0]["trial"] for s in comparison.settings] == ["0", "1"]
+    assert comparison.settings[1].mean("val_accuracy") is None
+    assert best_of(made.table_of([bad, good], ["a.b"]))["trial"] == "0"
 
 
 def test_the_dense_line_is_the_best_dense_run() -> None:
@@ -166,36 +173,89 @@ def test_the_dense_line_is_the_best_dense_run() -> None:
     for name, dense in (("0", low), ("1", high)):
         trial = made.imp(name, {"dense.epochs": dense.epochs}, points_lost=0.1)
         trials.append(replace(trial, records=(dense, *trial.records[1:])))
-    results = Results.from_table(made.table_of(trials, ["dense.epochs"]))
-    assert results.dense is not None
-    assert results.dense.value == high.metrics["val_accuracy"]
-    own = {s.finals[0]["trial"]: s.dense.value for s in results.settings if s.dense}
+    comparison = Comparison.from_table(made.table_of(trials, ["dense.epochs"]))
+    assert comparison.dense is not None
+    assert comparison.dense.value == high.metrics["val_accuracy"]
+    own = {s.finals[0]["trial"]: s.dense.value for s in comparison.settings if s.dense}
     assert own == {"0": low.metrics["val_accuracy"], "1": high.metrics["val_accuracy"]}
 
 
-def test_stages_are_averaged_over_seeds() -> None:
-    two = next(s for s in Results.from_table(made.cycles()).settings if len(s.rows) == 2 * 3)
-    sparsity = stage_means(two, "sparsity")
+def test_cycles_are_averaged_over_seeds() -> None:
+    two = next(s for s in Comparison.from_table(made.cycles()).settings if len(s.rows) == 2 * 3)
+    sparsity = means_by_cycle(two, "sparsity")
     assert list(sparsity) == [0, 1, 2]
     assert sparsity[1].value == pytest.approx(1 - 0.02**0.5)
-    assert list(stage_means(two, "d1")) == [1, 2]
+    assert list(means_by_cycle(two, "d1")) == [1, 2]
 
 
-def test_early_stopping_is_no_error() -> None:
-    table = made.schedules_grid({"12": "stopped early", "13": "out of memory"})
-    results = Results.from_table(table)
-    assert (results.stopped, results.errors) == (("12",), {"13": "out of memory"})
+def test_trials_are_told_apart_by_their_status() -> None:
+    others = [
+        made.ended("12", "stopped", "behind the others"),
+        made.ended("13", "failed", "out of memory"),
+        made.ended("14", "unfinished", "interrupted"),
+        made.ended("15", "unfinished", "interrupted"),
+    ]
+    comparison = Comparison.from_table(made.schedules_grid(*others))
+    names = {
+        status: [trial.name for trial in comparison.trials(status)]
+        for status in ("stopped", "failed", "unfinished")
+    }
+    assert names == {"stopped": ["12"], "failed": ["13"], "unfinished": ["14", "15"]}
+    assert len(comparison.trials("finished")) == len(comparison.settings) == 12
+    assert comparison.reasons("unfinished") == {"interrupted": 2}
+
+
+@pytest.mark.parametrize("status", ["failed", "stopped", "unfinished"])
+def test_only_finished_trials_make_settings(status: Status) -> None:
+    """A trial that ended after its best cycle has rows in the table and no say in the result."""
+    good = made.imp("0", {"prune.cycles": 1}, points_lost=0.05)
+    best = made.imp("1", {"prune.cycles": 2}, cycles=2, points_lost=0.0)
+    ended = replace(best, status=status, records=best.records[:2])
+    comparison = Comparison.from_table(made.table_of([good, ended], ["prune.cycles"]))
+    assert {row["trial"] for row in comparison.rows} == {"0", "1"}
+    assert [s.finals[0]["trial"] for s in comparison.settings] == ["0"]
+    assert {row["trial"] for s in comparison.settings for row in s.rows} == {"0"}
+    assert comparison.best is comparison.finals[0]
+
+
+def test_a_dense_run_counts_whatever_became_of_its_trial() -> None:
+    """GMP has no dense run; the one of a trial that failed later is the line to hold."""
+    gmp = made.sparsifier("0", {}, method="gmp", sparsity=0.95, seed=0, reached=0.95)
+    failed = made.ended("1", "failed", "out of memory", [made.dense(0)])
+    comparison = Comparison.from_table(made.table_of([gmp, failed], []))
+    dense = made.dense(0).metrics["val_accuracy"]
+    assert comparison.dense is not None and comparison.dense.value == dense
+    (setting,) = comparison.settings
+    assert setting.change is not None
+    assert setting.change.value == gmp.records[0].metrics["val_accuracy"] - dense
+
+
+def test_the_beginning_of_a_dense_run_is_no_result() -> None:
+    """Weight rewinding cuts a dense run in two; its first part reached less and counts nowhere."""
+    trial = made.imp("0", {})
+    start = replace(
+        made.dense(0, accuracy=0.99), key="start", epochs=3, part_of=trial.records[0].key
+    )
+    cut = replace(trial, records=(start, *trial.records))
+    whole, parts = (
+        Comparison.from_table(made.table_of([t], [], unique_epochs=1)) for t in (trial, cut)
+    )
+    assert made.table_of([cut], []).num_rows == 3
+    assert [row["key"] for row in parts.rows] == [r.key for r in trial.records]
+    assert parts.dense == whole.dense
+    assert parts.settings[0].change == whole.settings[0].change
 
 
 def test_without_finished_trials_there_is_no_best_one() -> None:
-    with pytest.raises(ValueError, match="no trial has finished"):
-        best_trial(made.table_of([], [], {"0": "no such file"}))
+    trial = made.ended("0", "unfinished", "", [made.dense(0)])
+    assert Comparison.from_table(made.table_of([trial], [])).best is None
+    assert Comparison.from_table(made.table_of([], [])).best is None
 
 
 def test_other_tables_are_refused() -> None:
-    with pytest.raises(ValueError, match="not written by rayprune"):
-        best_trial(pa.table({"a": [1]}))
-    with pytest.raises(ValueError, match="not written by rayprune"):
-        best_trial(pa.table({"a": [1]}).replace_schema_metadata({TABLE_KEY: b"[1]"}))
-    with pytest.raises(ValueError, match=r"lacks the columns .*trial"):
-        best_trial(made.with_summary(pa.table({"a": [1]}), made.summary_of(made.one_trial())))
+    other = pa.table({"a": [1]})
+    for metadata in (None, {TABLE_KEY: b"[1]"}, {TABLE_KEY: b"{"}):
+        with pytest.raises(ValueError, match="not written by this version of rayprune"):
+            Comparison.from_table(other.replace_schema_metadata(metadata))
+    with pytest.raises(ValueError, match=r"lacks the columns cycle, .*trial"):
+        Comparison.from_table(other.replace_schema_metadata(made.one_trial().schema.metadata))

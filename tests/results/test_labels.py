@@ -1,18 +1,28 @@
-"""What settings are called."""
+"""What settings and metrics are called."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import made_studies as made
 import pytest
 
-from rayprune.results.comparison import Results
-from rayprune.results.labels import colour_field, is_case, label_of, name_of, phrase
+from rayprune.results.comparison import Comparison
+from rayprune.results.labels import (
+    colour_field,
+    counted,
+    is_case,
+    label_of,
+    metric_name,
+    name_of,
+    on_test,
+    phrase,
+)
 
-IMP = {"method": "imp", "stage": 1, "sparsity": 0.95, "schedule": "allr", "epochs": 3}
-GMP = {"method": "gmp", "stage": 0, "sparsity": 0.95, "schedule": "stepped", "total_epochs": 15}
-BIMP = {"method": "bimp", "stage": 3, "sparsity": 0.95, "schedule": "allr", "total_epochs": 40}
+IMP = {"method": "imp", "cycle": 1, "sparsity": 0.95, "schedule": "allr", "epochs": 3}
+GMP = {"method": "gmp", "cycle": 0, "sparsity": 0.95, "schedule": "stepped", "total_epochs": 15}
+BIMP = {"method": "bimp", "cycle": 3, "sparsity": 0.95, "schedule": "allr", "total_epochs": 40}
 
 
 @pytest.mark.parametrize(
@@ -20,7 +30,7 @@ BIMP = {"method": "bimp", "stage": 3, "sparsity": 0.95, "schedule": "allr", "tot
     [
         (IMP, (), "ALLR with 3 epochs"),
         (IMP | {"epochs": 1}, (), "ALLR with 1 epoch"),
-        (IMP | {"stage": 3}, (), "ALLR with 3 cycles of 3 epochs"),
+        (IMP | {"cycle": 3}, (), "ALLR with 3 cycles of 3 epochs"),
         (IMP | {"schedule": "cosine"}, (), "cosine with 3 epochs"),
         (IMP | {"schedule": "none", "epochs": 0}, (), "no retraining"),
         (IMP, ("retrain.schedule", "retrain.epochs", "prune.sparsity"), "ALLR with 3 epochs"),
@@ -34,14 +44,14 @@ BIMP = {"method": "bimp", "stage": 3, "sparsity": 0.95, "schedule": "allr", "tot
         (BIMP | {"prune.cycles": 3}, ("prune.cycles",), "BIMP with 40 epochs, 3 cycles"),
         (GMP, ("dense.sparsify.method",), "GMP with 15 epochs"),
         (GMP | {"method": "rigl"}, (), "RigL with 15 epochs"),
-        (GMP | {"stage": 1, "schedule": "llr"}, (), "GMP, then LLR with 15 epochs"),
+        (GMP | {"cycle": 1, "schedule": "llr"}, (), "GMP, then LLR with 15 epochs"),
         (IMP | {"method": "one-shot"}, ("method",), "one-shot"),
         (
             IMP | {"recipe": "ours", "retrain.epochs": 3},
             ("recipe", "retrain.epochs"),
             "ours, retrain epochs 3",
         ),
-        (IMP | {"stage": 0, "sparsity": 0.0}, (), "Dense"),
+        (IMP | {"cycle": 0, "sparsity": 0.0}, (), "Dense"),
     ],
 )
 def test_labels(row: dict[str, Any], varied: tuple[str, ...], label: str) -> None:
@@ -76,15 +86,46 @@ def test_colour_is_no_field_with_too_many_values() -> None:
 
 
 def test_series_are_schedules_methods_or_choices() -> None:
-    assert set(Results.from_table(made.schedules_grid()).series) == {
+    assert set(Comparison.from_table(made.schedules_grid()).series) == {
         "FT", "LRW", "SLR", "CLR", "LLR", "ALLR",
     }  # fmt: skip
-    assert len(Results.from_table(made.equal_budget()).series) == 10
-    assert set(Results.from_table(made.cycles()).series) == {"2 cycles", "3 cycles", "5 cycles"}
+    assert len(Comparison.from_table(made.equal_budget()).series) == 10
+    assert set(Comparison.from_table(made.cycles()).series) == {"2 cycles", "3 cycles", "5 cycles"}
 
 
 def test_equal_labels_are_told_apart_by_the_trial() -> None:
     trials = [made.imp(str(n), {"optim.lr": 0.1 + n * 1e-9}, points_lost=n / 100) for n in range(2)]
     table = made.table_of([made.renamed(t) for t in trials], ["optim.lr"])
-    labels = [setting.label for setting in Results.from_table(table).settings]
+    labels = [setting.label for setting in Comparison.from_table(table).settings]
     assert labels == [f"ALLR with 1 epoch, optim lr 0.1 (trial {n})" for n in range(2)]
+
+
+@pytest.mark.parametrize(
+    ("metric", "name"),
+    [
+        ("val_accuracy", "validation accuracy"),
+        ("test_loss", "test loss"),
+        ("val_mean_iou", "validation mean IoU"),
+    ],
+)
+def test_metrics_have_names(metric: str, name: str) -> None:
+    assert metric_name(metric) == name
+
+
+def test_every_metric_has_a_twin_on_the_test_split() -> None:
+    assert on_test("val_mean_iou") == "test_mean_iou"
+
+
+def test_numbers_of_things_are_whole_and_in_the_plural() -> None:
+    counts = (0, 1, 12.5, 1_234_567)
+    assert [counted(count, "epoch") for count in counts] == [
+        "0 epochs", "1 epoch", "12.5 epochs", "1234567 epochs",
+    ]  # fmt: skip
+
+
+def test_values_of_unfinished_trials_are_in_no_label() -> None:
+    """All finished trials share one weight decay: it tells nothing apart."""
+    done = made.imp("0", {"optim.weight_decay": 1e-4})
+    failed = replace(made.imp("1", {"optim.weight_decay": 1e-3}), status="failed")
+    table = made.table_of([done, made.renamed(failed)], ["optim.weight_decay"])
+    assert [s.label for s in Comparison.from_table(table).settings] == ["ALLR with 1 epoch"]

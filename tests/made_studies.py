@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import random
 from collections.abc import Mapping, Sequence
@@ -13,10 +12,10 @@ from typing import Any
 import pyarrow as pa
 
 from rayprune.results.files import study_file
-from rayprune.results.outcome import TrialResult
+from rayprune.results.outcome import Status, StudySummary, TrialOutcome
 from rayprune.results.record import StageRecord
 from rayprune.results.storage import write_bytes
-from rayprune.results.table import TABLE_KEY, make_table, write_table
+from rayprune.results.table import make_table, write_table
 
 DENSE_EPOCHS, NUM_PARAMETERS, FLOPS = 12, 853_018, 125_485_696
 # Points of accuracy that a schedule loses at 95 % after one epoch of retraining.
@@ -28,7 +27,7 @@ METHOD_LOSS = {
 
 
 def record(
-    stage: int,
+    cycle: int,
     *,
     key: str,
     accuracy: float,
@@ -40,7 +39,7 @@ def record(
     ds: tuple[float, float] | None = None,
     tested: bool = True,
 ) -> StageRecord:
-    """A stage's record in which all numbers fit each other."""
+    """A record of a stage in which all numbers fit each other."""
     metrics = {"val_accuracy": accuracy, "val_loss": 0.25 - math.log(accuracy)}
     if pruned is not None:
         metrics |= {"pruned_val_accuracy": pruned, "pruned_val_loss": 0.4 - math.log(pruned)}
@@ -51,8 +50,7 @@ def record(
     d = min(1.0, max(ds)) if ds else None
     return StageRecord(
         key=key,
-        parent=f"{key}-parent" if stage else None,
-        stage=stage,
+        cycle=cycle,
         epochs=epochs,
         schedule=schedule,
         lr_peak=0.1 * (d or 1.0),
@@ -67,6 +65,7 @@ def record(
         flops=FLOPS,
         flops_nonzero=kept_flops,
         theoretical_speedup=FLOPS / kept_flops,
+        weights_from=f"before-{key}" if cycle else None,
         metrics=metrics,
         seconds=4.0 * epochs,
         images_per_second=11_000.0,
@@ -88,8 +87,8 @@ def imp(
     cycles: int = 1,
     seed: int = 0,
     points_lost: float | None = None,
-) -> TrialResult:
-    """Prune and retrain: stage 0 and `cycles` cycles; `points_lost` sets the final accuracy."""
+) -> TrialOutcome:
+    """The dense run and `cycles` cycles; `points_lost` sets the final accuracy."""
     start = dense(seed)
     records = [start]
     for cycle in range(1, cycles + 1):
@@ -114,12 +113,12 @@ def imp(
                 tested=cycle == cycles,
             )
         )
-    return TrialResult(name=name, values=values, method="imp", seed=seed, records=tuple(records))
+    return finished(name, values, "imp", seed, records)
 
 
 def sparsifier(
     name: str, values: Mapping[str, Any], *, method: str, sparsity: float, seed: int, reached: float
-) -> TrialResult:
+) -> TrialOutcome:
     """A method that sparsifies during training: one stage, no dense run of its own."""
     lost = METHOD_LOSS[method] * (0.05 / (1 - sparsity)) ** 0.8 + _noise(method, sparsity, seed)
     stage = record(
@@ -130,45 +129,69 @@ def sparsifier(
         goal=sparsity,
         epochs=DENSE_EPOCHS + 3,
     )
-    return TrialResult(name=name, values=values, method=method, seed=seed, records=(stage,))
+    return finished(name, values, method, seed, [stage])
 
 
-def table_of(
-    trials: Sequence[TrialResult], searched: Sequence[str], failed: Mapping[str, str] | None = None
-) -> pa.Table:
-    """The table of these trials; every unique stage was run once, for the first that wanted it."""
-    executed_by: dict[str, str] = {}
+def finished(
+    name: str, values: Mapping[str, Any], method: str, seed: int, records: Sequence[StageRecord]
+) -> TrialOutcome:
+    """A trial whose every stage is done."""
+    return TrialOutcome(
+        name=name,
+        status="finished",
+        values=values,
+        method=method,
+        seed=seed,
+        records=tuple(records),
+    )
+
+
+def ended(
+    name: str, status: Status, reason: str = "", records: Sequence[StageRecord] = ()
+) -> TrialOutcome:
+    """A trial without a result; `records` are of the stages that were done."""
+    return TrialOutcome(
+        name=name,
+        status=status,
+        reason=reason,
+        values={},
+        method="imp",
+        seed=0,
+        records=tuple(records),
+    )
+
+
+def table_of(trials: Sequence[TrialOutcome], searched: Sequence[str], **summary: Any) -> pa.Table:
+    """The table of these trials; every unique stage was run once, for the first that wanted it.
+
+    `summary` replaces fields of the study's summary.
+    """
+    executed_for: dict[str, str] = {}
     epochs: dict[str, int] = {}
     for trial in trials:
         for stage in trial.records:
-            executed_by.setdefault(stage.key, trial.name)
+            executed_for.setdefault(stage.key, trial.name)
             epochs[stage.key] = stage.epochs
-    summary = {
-        "metric": "val_accuracy",
-        "mode": "max",
-        "searched": list(searched),
-        "name": "made",
-        "executed_epochs": sum(epochs.values()),
-        "unique_epochs": sum(epochs.values()),
-        "naive_epochs": sum(stage.epochs for trial in trials for stage in trial.records),
-        "failed": dict(failed or {}),
-    }
-    return make_table(trials, executed_by, summary)
+    made = StudySummary(
+        name="made",
+        metric="val_accuracy",
+        mode="max",
+        searched=tuple(searched),
+        executed_epochs=sum(epochs.values()),
+        unique_epochs=sum(epochs.values()),
+        naive_epochs=sum(stage.epochs for trial in trials for stage in trial.records),
+    )
+    return make_table(trials, executed_for, replace(made, **summary))
 
 
-def schedules_grid(failed: Mapping[str, str] | None = None) -> pa.Table:
-    """6 schedules x 2 retraining budgets at one sparsity, one seed."""
+def schedules_grid(*others: TrialOutcome, **summary: Any) -> pa.Table:
+    """6 schedules x 2 retraining budgets at one sparsity, one seed; and `others`."""
     points = [(schedule, epochs) for schedule in LOSS for epochs in (1, 3)]
     trials = [
-        imp(
-            f"{n:02d}",
-            {"retrain.schedule": s, "retrain.epochs": e},
-            schedule=s,
-            epochs=e,
-        )
+        imp(f"{n:02d}", {"retrain.schedule": s, "retrain.epochs": e}, schedule=s, epochs=e)
         for n, (s, e) in enumerate(points)
     ]
-    return table_of(trials, ["retrain.schedule", "retrain.epochs"], failed)
+    return table_of([*trials, *others], ["retrain.schedule", "retrain.epochs"], **summary)
 
 
 def equal_budget() -> pa.Table:
@@ -253,17 +276,7 @@ def write(folder: Path, table: pa.Table, study: str = "name: made\n") -> Path:
     return folder
 
 
-def summary_of(table: pa.Table) -> dict[str, Any]:
-    """What the table says of the study as a whole."""
-    return json.loads(table.schema.metadata[TABLE_KEY])
-
-
-def with_summary(table: pa.Table, summary: Mapping[str, Any]) -> pa.Table:
-    """The same rows under another summary."""
-    return table.replace_schema_metadata({TABLE_KEY: json.dumps(summary).encode()})
-
-
-def renamed(trial: TrialResult) -> TrialResult:
+def renamed(trial: TrialOutcome) -> TrialOutcome:
     """The trial with stages of its own, so that it shares none."""
     records = tuple(replace(r, key=f"{trial.name}-{r.key}") for r in trial.records)
     return replace(trial, records=records)

@@ -1,0 +1,78 @@
+"""Numbers as people read them: one place for every format of the page, a terminal, the charts."""
+
+from __future__ import annotations
+
+from rayprune.results.comparison import Comparison, Mean, Setting
+from rayprune.results.labels import counted
+
+MISSING = "–"
+
+
+def percent(fraction: float, digits: int = 2) -> str:
+    """0.95 is "95 %": no zeros at the end, and never 100 % for a little less."""
+    shown = f"{100 * fraction:.{digits}f}"
+    if shown == f"{100:.{digits}f}" and fraction < 1:
+        shown = f"{100 * fraction:.5f}"
+    return f"{shown.rstrip('0').rstrip('.')} %"
+
+
+def metric_value(comparison: Comparison, mean: Mean | float | None, unit: str = " %") -> str:
+    """A value of the metric, with its spread: "88.62 ± 0.14 %", a loss as "0.3412"."""
+    if mean is None:
+        return MISSING
+    value, spread = (mean.value, mean.spread) if isinstance(mean, Mean) else (mean, None)
+    if not comparison.is_fraction:
+        return f"{value:.4g}" + (f" ± {spread:.2g}" if spread is not None else "")
+    return f"{100 * value:.2f}" + (f" ± {100 * spread:.2f}" if spread is not None else "") + unit
+
+
+def change(comparison: Comparison, mean: Mean | None, digits: int = 2) -> str:
+    """A difference of two metrics, in points where the metric is in percent: "-0.83 ± 0.12"."""
+    if mean is None:
+        return MISSING
+    if not comparison.is_fraction:
+        return f"{mean.value:+.3g}" + (f" ± {mean.spread:.2g}" if mean.spread is not None else "")
+    shown = f"{100 * mean.value:+.{digits}f}"
+    shown = f"{0:.{digits}f}" if float(shown) == 0 else shown
+    return shown + (f" ± {100 * mean.spread:.{digits}f}" if mean.spread is not None else "")
+
+
+def short_change(comparison: Comparison, mean: Mean) -> str:
+    """A change with one decimal, two where one would hide a small number: "-0.8", "-0.03"."""
+    smallest = min(abs(x) for x in (mean.value, mean.spread) if x is not None)
+    return change(comparison, mean, digits=1 if smallest >= 0.0005 else 2)
+
+
+def change_name(comparison: Comparison) -> str:
+    """What changes are called, with their unit."""
+    return "vs dense, points" if comparison.is_fraction else "vs dense"
+
+
+def ratio(value: float | None) -> str:
+    """How many times as much: 4.94 is "4.9x"."""
+    return MISSING if value is None else f"{value:.1f}x"
+
+
+def epochs(count: float) -> str:
+    """A number of epochs, whole unless a mean over seeds is not."""
+    return f"{count:g}"
+
+
+def num_seeds(count: int) -> str:
+    """ "one seed", "3 seeds"."""
+    return "one seed" if count == 1 else counted(count, "seed")
+
+
+def seeds_of(comparison: Comparison, setting: Setting) -> str:
+    """How many seeds stand behind the metric; "2 of 3" where one diverged."""
+    mean, count = setting.mean(comparison.metric), len(setting.finals)
+    measured = mean.num_seeds if mean else 0
+    return str(count) if measured == count else f"{measured} of {count}"
+
+
+def duration(seconds: float) -> str:
+    """4000 is "1 h 7 min"."""
+    minutes = round(seconds / 60)
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"{minutes} min"

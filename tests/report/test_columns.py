@@ -1,0 +1,154 @@
+"""Columns: the same cells wherever a table is shown."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import made_studies as made
+import pyarrow as pa
+import pytest
+
+from rayprune.report.columns import (
+    MOST_LEVELS,
+    Column,
+    best_by_level,
+    level_columns,
+    setting_columns,
+    summary_columns,
+    trial_columns,
+    trials_by_metric,
+)
+from rayprune.results.comparison import Comparison
+
+SPEEDUP = 0.05**-0.85  # of the made records at 95 %
+
+
+def cells(columns: Sequence[Column[Any]], rows: Sequence[Any]) -> list[dict[str, str]]:
+    return [{column.heading: column.text(row) for column in columns} for row in rows]
+
+
+def summary(table: pa.Table) -> list[dict[str, str]]:
+    comparison = Comparison.from_table(table)
+    return cells(summary_columns(comparison), comparison.settings)
+
+
+def test_the_summary_is_text_best_first() -> None:
+    rows = summary(made.schedules_grid())
+    assert len(rows) == 12
+    values = [float(row["val accuracy %"]) for row in rows]
+    assert values == sorted(values, reverse=True)
+    assert rows[0]["setting"] == "ALLR with 3 epochs"
+    assert rows[0]["sparsity"] == "95 %"
+    assert rows[0]["epochs"] == "15"
+    assert rows[0]["speed-up in theory"] == f"{SPEEDUP:.1f}x"
+
+
+@pytest.mark.parametrize("make", [made.schedules_grid, made.equal_budget, made.cycles])
+def test_page_and_summary_agree_in_what_both_show(make: Any) -> None:
+    comparison = Comparison.from_table(make())
+    page = cells(setting_columns(comparison), comparison.settings)
+    short = cells(summary_columns(comparison), comparison.settings)
+    both = {"epochs", "vs dense, points", "speed-up in theory"}
+    assert both <= page[0].keys() & short[0].keys()
+    assert [{k: row[k] for k in both} for row in page] == [
+        {k: row[k] for k in both} for row in short
+    ]
+    assert [row["validation accuracy"] for row in page] == [
+        f"{row['val accuracy %']} %" for row in short
+    ]
+
+
+@pytest.mark.parametrize("columns_of", [setting_columns, trial_columns])
+def test_what_is_sorted_by_has_the_order_of_what_is_shown(columns_of: Any) -> None:
+    """A number in a cell is the value it is sorted by, rounded."""
+    comparison = Comparison.from_table(made.schedules_grid())
+    rows = comparison.settings if columns_of is setting_columns else trials_by_metric(comparison)
+    numbers = [c for c in columns_of(comparison) if not c.is_text]
+    assert len(numbers) > 4
+    for column in numbers:
+        for row in rows:
+            shown, value = float(column.text(row).rstrip(" %x")), column.sort_value(row)
+            assert min(abs(shown - value * scale) for scale in (1, 100)) <= 0.051, column.heading
+
+
+def test_words_stand_to_the_left_and_numbers_to_the_right() -> None:
+    comparison = Comparison.from_table(made.equal_budget())
+    lists: Sequence[Sequence[Column[Any]]] = (
+        setting_columns(comparison),
+        summary_columns(comparison),
+        level_columns(comparison),
+        trial_columns(comparison),
+    )
+    words = [{c.heading for c in columns if c.is_text} for columns in lists]
+    assert words == [
+        {"setting"},
+        {"setting"},
+        {"at least", "best setting", "as good within the seeds' spread"},
+        {"trial", "setting"},
+    ]
+
+
+def test_a_missed_goal_is_said() -> None:
+    comparison = Comparison.from_table(made.equal_budget())
+    rows = {row["setting"]: row for row in summary(made.equal_budget())}
+    assert rows["DST (goal missed)"]["sparsity"] == "82 %"
+    page = cells(setting_columns(comparison), comparison.settings)
+    missed = {row["sparsity"] for row in page if row["setting"] == "DST"}
+    assert missed == {f"82 % (goal {goal} %)" for goal in (90, 95, 98)}
+
+
+def test_seeds_are_shown_where_settings_differ_in_their_number() -> None:
+    assert "seeds" not in summary(made.equal_budget())[0]
+    trials = [
+        made.imp(f"{epochs}-{seed}", {"retrain.epochs": epochs}, epochs=epochs, seed=seed)
+        for epochs in (1, 2)
+        for seed in range(3)
+    ]
+    diverged = replace(trials[1].records[1], metrics={"val_loss": 1.0})
+    trials[1] = replace(trials[1], records=(trials[1].records[0], diverged))
+    rows = summary(made.table_of(trials, ["retrain.epochs", "seed"]))
+    assert sorted(row["seeds"] for row in rows) == ["2 of 3", "3"]
+
+
+def test_many_levels_shrink_to_those_where_the_best_changes() -> None:
+    comparison = Comparison.from_table(made.random_search(100))
+    assert len(comparison.levels) > 10 * MOST_LEVELS
+    levels = best_by_level(comparison)
+    assert 1 < len({id(setting) for _, setting in levels}) == len(levels) < 40
+    qualities = [setting.mean("val_accuracy").value for _, setting in levels]  # type: ignore[union-attr]
+    assert qualities == sorted(qualities, reverse=True)
+
+
+def test_equals_of_the_best_are_named_where_there_are_seeds() -> None:
+    heading = "as good within the seeds' spread"
+    lost = {"allr": 0.004, "slr": 0.0041, "ft": 0.08}
+    trials = [
+        made.imp(
+            f"{schedule}-{seed}",
+            {"retrain.schedule": schedule, "seed": seed},
+            schedule=schedule,
+            seed=seed,
+            points_lost=points + seed / 1000,
+        )
+        for schedule, points in lost.items()
+        for seed in range(3)
+    ]
+    comparison = Comparison.from_table(made.table_of(trials, ["retrain.schedule", "seed"]))
+    (row,) = cells(level_columns(comparison), best_by_level(comparison))
+    assert (row["best setting"], row[heading]) == ("ALLR with 1 epoch", "SLR with 1 epoch")
+    single = Comparison.from_table(made.schedules_grid())
+    assert heading not in {column.heading for column in level_columns(single)}
+
+
+def test_trials_come_best_first_and_diverged_ones_last() -> None:
+    trial = made.imp("bad", {"seed": 3}, seed=3)
+    nan = replace(trial.records[1], metrics={"val_accuracy": float("nan")})
+    trials = [replace(trial, records=(trial.records[0], nan))]
+    trials += [made.imp(str(seed), {"seed": seed}, seed=seed) for seed in range(3)]
+    comparison = Comparison.from_table(made.table_of(trials, ["seed"]))
+    rows = cells(trial_columns(comparison), trials_by_metric(comparison))
+    values = [row["validation accuracy"] for row in rows]
+    assert values[:3] == sorted(values[:3], reverse=True)
+    assert (rows[3]["trial"], values[3]) == ("bad", "–")
