@@ -86,7 +86,7 @@ _MODULES = {
 }
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
 
-__all__ = [  # noqa: PLE0604, F822
+__all__ = [
     "Allr",
     "BestTrial",
     "Budget",

@@ -58,7 +58,7 @@ class Stage:
     """Whether ALLR lowers this stage's peak learning rate; False for all other schedules."""
     key: str
     """Names the result: equal keys, equal snapshots."""
-    inputs: Inputs = Inputs()  # noqa: RUF009  (a frozen value)
+    inputs: Inputs = Inputs()
     part_of: str | None = None
     """Key of the dense run that this stage is the beginning of; None for a whole stage."""
 

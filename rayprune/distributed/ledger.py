@@ -43,12 +43,15 @@ class Stop:
 Answer = Run | Wait | Stop
 
 
+WANTED = StageProgress("wanted")
+
+
 @dataclass
 class _Entry:
     experiment: Experiment
     stage: Stage
     wanted_by: dict[str, None]  # in order of submission
-    progress: StageProgress = StageProgress("wanted")
+    progress: StageProgress = WANTED
     snapshot: Any = None
     executed_for: str | None = None
     slot: int | None = None
@@ -173,7 +176,7 @@ class Ledger:
             self._release(entry)
             entry.attempts = 0
         source = self._entries[missing]
-        source.progress, source.snapshot = StageProgress("wanted"), None
+        source.progress, source.snapshot = WANTED, None
         source.wanted_by.update(self._entries[key].wanted_by)
 
     def slot_lost(self, slot: int) -> None:

@@ -117,9 +117,7 @@ def _repeated(action: Callable[[], None]) -> Iterator[None]:
         thread.join()
 
 
-def _watch(
-    ledger: Any, recorder: Recorder, on_progress: Callable[[StudyProgress], None]
-) -> None:
+def _watch(ledger: Any, recorder: Recorder, on_progress: Callable[[StudyProgress], None]) -> None:
     """Write down what is new and show it; what only informs may fail, and is tried again."""
     try:
         on_progress(recorder.update(ray.get(ledger.progress.remote())))

@@ -87,7 +87,10 @@ def _run(
 def _inputs(
     answer: Run, held: Snapshot | None, worker: Worker, storage: str
 ) -> dict[str, Snapshot]:
-    """The snapshots that the stage needs; every rank raises ``LostSnapshotError`` if one lacks any."""
+    """The snapshots that the stage needs.
+
+    Raises ``LostSnapshotError`` on every rank if one of them cannot get one.
+    """
     found: dict[str, Snapshot] = {}
     lost = ""
     for key in answer.stage.inputs.keys:

@@ -59,7 +59,7 @@ class Recorder:
         return known
 
     def up_to_date(self) -> pa.Table | None:
-        """The table on disk, if it says already that all these trials finished with these stages."""
+        """The table on disk, if it already says that these trials finished with these stages."""
         try:
             table = read_table(self.folder)
             summary, statuses = read_metadata(table)

@@ -51,14 +51,14 @@ def load_content(storage: str, key: str) -> bytes:
     """
     manifest = _manifest(storage, key)
     content = None if manifest is None else read_bytes(snapshot_file(storage, key))
-    if manifest is not None and content is not None:
-        if hashlib.sha256(content).hexdigest() == manifest["sha256"]:
-            return content
-    if manifest is not None:
+    if manifest is None:
+        raise LostSnapshotError(key)
+    if content is None or hashlib.sha256(content).hexdigest() != manifest["sha256"]:
         what = "missing" if content is None else "damaged"
         log.warning("%s is %s: computing it again", snapshot_file(storage, key), what)
         delete(snapshot_manifest(storage, key))
-    raise LostSnapshotError(key)
+        raise LostSnapshotError(key)
+    return content
 
 
 def _manifest(storage: str, key: str) -> dict[str, Any] | None:

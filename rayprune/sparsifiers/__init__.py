@@ -49,8 +49,8 @@ def make_sparsifier(
 ) -> Sparsifier:
     """Start the method that `options` names, on a model that is on its device and not wrapped.
 
-    `masks` names the prunable weights. `sparsity`, in [0, 1), is the goal, of no meaning to a
-    method that finds its own; `num_steps` counts the whole stage; `weight_decay` is the optimiser's.
+    `masks` names the prunable weights. `sparsity`, in [0, 1), is the goal; methods that find their
+    own do not read it. `num_steps` counts the whole stage; `weight_decay` is the optimiser's.
     """
     return METHODS[options.method](
         options,

@@ -60,9 +60,7 @@ class _Journal:
         self._set(stage, state)
         executed_for = {**self.progress.executed_for, stage.key: trial}
         executed = self.progress.executed_epochs + 1
-        self.progress = replace(
-            self.progress, executed_for=executed_for, executed_epochs=executed
-        )
+        self.progress = replace(self.progress, executed_for=executed_for, executed_epochs=executed)
         self._on_progress(self._recorder.update(self.progress))
 
     def trial_done(self, trial: TrialPlan) -> None:
@@ -90,9 +88,7 @@ class _Journal:
         self.progress = replace(self.progress, stages=stages)
 
 
-def _run_trial(
-    trial: TrialPlan, worker: Worker, storage: str, journal: _Journal | None
-) -> None:
+def _run_trial(trial: TrialPlan, worker: Worker, storage: str, journal: _Journal | None) -> None:
     def on_epoch(report: EpochReport) -> bool:
         assert journal is not None, "rank 0 alone reports"
         journal.epoch_done(report, trial.name)

@@ -43,7 +43,9 @@ def run_plan(
     while True:
         missing = _missing(plan, storage) if worker.is_first else None
         try:
-            return _run_missing(experiment, plan, broadcast(missing, worker), worker, storage, on_epoch)
+            return _run_missing(
+                experiment, plan, broadcast(missing, worker), worker, storage, on_epoch
+            )
         except LostSnapshotError:
             continue  # it no longer counts as done: the next round runs it again
 
@@ -189,4 +191,3 @@ def _read_checkpoint(storage: str, stage: Stage, worker: Worker) -> bytes | None
         if found and epochs_done_of(found) <= stage.first_epoch:
             found = b""
     return broadcast(found, worker) or None
-
