@@ -45,9 +45,9 @@ def _command(name: str) -> Callable[[Sequence[str]], int] | None:
 
         return lambda words: report.main(words, prog=prog)
     if name == "schema":
-        from rayprune.config.__main__ import print_schema
+        from rayprune.config import __main__ as schema
 
-        return lambda words: print_schema()
+        return lambda words: schema.main([name, *words])
     return None
 
 

@@ -12,7 +12,9 @@ from rich.text import Text
 from rayprune.report.answer import answer, epochs_sentence
 from rayprune.report.columns import SUMMARY_ROWS, summary_columns
 from rayprune.results.comparison import Comparison
+from rayprune.results.files import best_folder, provenance_file, report_file, table_file
 from rayprune.results.labels import counted
+from rayprune.results.storage import exists
 
 GAP = 2  # spaces between columns
 LEAST_WIDTH = 12  # letters of a setting's name in a line
@@ -37,6 +39,18 @@ def print_summary(console: Console, comparison: Comparison) -> None:
             _print(console, warning, style="yellow")
     _print(console, answer(comparison), style="bold")
     _print(console, epochs_sentence(comparison))
+
+
+def print_files(console: Console, folder: str) -> None:
+    """Where the report, the table and the model to ship lie, as far as they have been written."""
+    places = {
+        "report": (report_file(folder), report_file(folder)),
+        "table": (table_file(folder), table_file(folder)),
+        "best model": (best_folder(folder), provenance_file(folder)),
+    }
+    for what, (place, written) in places.items():
+        if exists(written):
+            _print(console, f"{what:>10}  {place}")
 
 
 def _print(console: Console, text: str, style: str = "") -> None:

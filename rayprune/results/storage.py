@@ -26,6 +26,15 @@ def read_bytes(uri: str) -> bytes | None:
         raise StorageError(f"cannot read {uri}: {error}") from error
 
 
+def exists(uri: str) -> bool:
+    """Whether a file is there. Raises ``StorageError``."""
+    try:
+        fs, path = pafs.FileSystem.from_uri(uri)
+        return fs.get_file_info(path).type == pafs.FileType.File
+    except OSError as error:
+        raise StorageError(f"cannot read {uri}: {error}") from error
+
+
 def write_bytes(uri: str, content: bytes) -> None:
     """Write a file whole or not at all, with its folders. Raises ``StorageError``."""
     try:

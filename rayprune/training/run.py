@@ -41,11 +41,9 @@ def run_plan(
     Every rank calls it and returns the last snapshot. Raises what `run_stage` raises.
     """
     while True:
-        missing = _missing(plan, storage) if worker.is_first else None
+        keys = broadcast(_missing(plan, storage) if worker.is_first else None, worker)
         try:
-            return _run_missing(
-                experiment, plan, broadcast(missing, worker), worker, storage, on_epoch
-            )
+            return _run_missing(experiment, plan, keys, worker, storage, on_epoch)
         except LostSnapshotError:
             continue  # it no longer counts as done: the next round runs it again
 
