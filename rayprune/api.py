@@ -20,13 +20,15 @@ from rayprune.results.files import (
     best_folder,
     default_storage,
     provenance_file,
+    report_file,
     storage_of,
     study_folder,
+    table_file,
 )
 from rayprune.results.outcome import TrialStatus
 from rayprune.results.progress import StudyProgress
 from rayprune.results.recorder import Recorder
-from rayprune.results.storage import read_bytes
+from rayprune.results.storage import modified, read_bytes
 from rayprune.results.table import read_table
 from rayprune.trials import TrialPlan, make_trials
 
@@ -115,9 +117,10 @@ def run(study: Study, *, ray: bool = True, on_progress: OnProgress | None = None
     that cannot be run as it is written, ``StorageError`` when results cannot be written.
     """
     trials = make_trials(study)
-    check(study, trials, ray=ray)
     is_first = ray or is_first_rank()
     recorder = Recorder(study, trials) if is_first else None
+    if recorder is None or recorder.pending:  # what is finished needs neither data nor workers
+        check(study, trials, ray=ray)
     table = _run(study, trials, recorder, ray, on_progress or (lambda progress: None))
     results = Results(study_folder(default_storage(study), study.name), table)
     if is_first:
@@ -144,6 +147,12 @@ def write_report(results: Results | str | Path) -> str:
     """
     opened = results if isinstance(results, Results) else open_results(results)
     return report.write_report(opened.folder, opened.comparison)
+
+
+def has_report(results: Results) -> bool:
+    """Whether report.html is there and younger than the table."""
+    page, table = (modified(f(results.folder)) for f in (report_file, table_file))
+    return page is not None and table is not None and page >= table
 
 
 def load_snapshot(results: Results | str | Path, trial: str | None = None) -> Snapshot:

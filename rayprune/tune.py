@@ -49,7 +49,7 @@ def dry_run(study: Study) -> int:
 
 def run_and_print(study: Study, *, ray: bool) -> int:
     """Run a study, show its progress, write the report and print what came out."""
-    from rayprune.api import is_first_rank, run, write_report
+    from rayprune.api import has_report, is_first_rank, run, write_report
     from rayprune.console.progress import ProgressView
     from rayprune.console.summary import print_files, print_summary
     from rayprune.trials import make_trials
@@ -59,7 +59,7 @@ def run_and_print(study: Study, *, ray: bool) -> int:
         with ProgressView(console, make_trials(study), study.search.metric) as view:
             results = run(study, ray=ray, on_progress=view)
         if ray or is_first_rank():
-            if results.best is not None:
+            if results.best is not None and not has_report(results):
                 write_report(results)
             print_summary(console, results.comparison)
             print_files(console, results.folder)

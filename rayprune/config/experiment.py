@@ -260,7 +260,7 @@ class Experiment(Frozen):
     def _rewinding_has_dense_weights_and_a_cycle(self) -> Experiment:
         if self.prune.rewind is None:
             return self
-        if self.prune.cycles == 0 and self.prune.fraction_per_cycle is None:
+        if self.prune.cycles == 0:
             raise ValueError(
                 "prune.rewind says what a cycle starts from, and prune.cycles: 0 has no cycle. "
                 "Write prune.cycles: 1, or leave prune.rewind out"

@@ -79,6 +79,9 @@ class ProgressView:
 
     def __call__(self, progress: StudyProgress) -> None:
         now = time.monotonic()
+        if not self._announced and self._all_finished(progress) and not progress.executed_epochs:
+            self._announced.update(trial.name for trial in self._trials)
+            self._print("every trial was finished before: nothing is left to run")
         self._estimate.note(progress, now)
         if len(self._trials) == 1:
             self._announce_epochs(progress)
@@ -90,6 +93,10 @@ class ProgressView:
         elif now - self._logged > LOG_EVERY_S and self._done(progress) < self._epochs.unique:
             self._logged = now
             self._print(self._sentence(progress, now).plain)
+
+    def _all_finished(self, progress: StudyProgress) -> bool:
+        lasts = (progress.stages.get(trial.plan[-1].key, WANTED) for trial in self._trials)
+        return all(state.status == "done" for state in lasts)
 
     def _announce(self, trial: TrialPlan, progress: StudyProgress) -> None:
         """A line for every trial that has ended; it stays above the live table."""

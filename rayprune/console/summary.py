@@ -14,7 +14,7 @@ from rayprune.report.columns import SUMMARY_ROWS, summary_columns
 from rayprune.results.comparison import Comparison
 from rayprune.results.files import best_folder, provenance_file, report_file, table_file
 from rayprune.results.labels import counted
-from rayprune.results.storage import exists
+from rayprune.results.storage import modified
 
 GAP = 2  # spaces between columns
 LEAST_WIDTH = 12  # letters of a setting's name in a line
@@ -49,7 +49,7 @@ def print_files(console: Console, folder: str) -> None:
         "best model": (best_folder(folder), provenance_file(folder)),
     }
     for what, (place, written) in places.items():
-        if exists(written):
+        if modified(written) is not None:
             _print(console, f"{what:>10}  {place}")
 
 

@@ -26,11 +26,12 @@ def read_bytes(uri: str) -> bytes | None:
         raise StorageError(f"cannot read {uri}: {error}") from error
 
 
-def exists(uri: str) -> bool:
-    """Whether a file is there. Raises ``StorageError``."""
+def modified(uri: str) -> int | None:
+    """When a file was written, in nanoseconds; None if there is none. Raises ``StorageError``."""
     try:
         fs, path = pafs.FileSystem.from_uri(uri)
-        return fs.get_file_info(path).type == pafs.FileType.File
+        info = fs.get_file_info(path)
+        return info.mtime_ns if info.type == pafs.FileType.File else None
     except OSError as error:
         raise StorageError(f"cannot read {uri}: {error}") from error
 
