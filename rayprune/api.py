@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -117,20 +118,27 @@ def run(study: Study, *, ray: bool = True, on_progress: OnProgress | None = None
     that cannot be run as it is written, ``StorageError`` when results cannot be written.
     """
     trials = make_trials(study)
-    is_first = ray or is_first_rank()
-    recorder = Recorder(study, trials) if is_first else None
-    if recorder is None or recorder.pending:  # what is finished needs neither data nor workers
-        check(study, trials, ray=ray)
-    table = _run(study, trials, recorder, ray, on_progress or (lambda progress: None))
-    results = Results(study_folder(default_storage(study), study.name), table)
-    if is_first:
-        _ship(results, trials)
-    return results
+    with _environment_restored():
+        return _run(study, trials, ray=ray, on_progress=on_progress or (lambda progress: None))
 
 
 def is_first_rank() -> bool:
     """Whether this process is rank 0 of torchrun's, or alone."""
     return int(os.environ.get("RANK", 0)) == 0
+
+
+def _run(
+    study: Study, trials: Sequence[TrialPlan], *, ray: bool, on_progress: OnProgress
+) -> Results:
+    is_first = ray or is_first_rank()
+    recorder = Recorder(study, trials) if is_first else None
+    if recorder is None or recorder.pending:  # what is finished needs neither data nor workers
+        check(study, trials, ray=ray)
+    table = _run_pending(study, trials, recorder, ray, on_progress)
+    results = Results(study_folder(default_storage(study), study.name), table)
+    if is_first:
+        _ship(results, trials)
+    return results
 
 
 def open_results(folder: str | Path) -> Results:
@@ -173,7 +181,7 @@ def load_snapshot(results: Results | str | Path, trial: str | None = None) -> Sn
     return _snapshot_of(storage_of(opened.folder), finals[trial])
 
 
-def _run(
+def _run_pending(
     study: Study,
     trials: Sequence[TrialPlan],
     recorder: Recorder | None,
@@ -217,6 +225,18 @@ def check(study: Study, trials: Sequence[TrialPlan], *, ray: bool = True) -> Non
         check_data(data)
     for model in dict.fromkeys(trial.experiment.model for trial in trials):
         check_model(model.name, target=model.target, weights=model.weights)
+
+
+@contextmanager
+def _environment_restored() -> Iterator[None]:
+    """Ray and torch set variables of the process as they start; a caller's are his own."""
+    before = dict(os.environ)
+    try:
+        yield
+    finally:
+        for name in os.environ.keys() - before.keys():
+            del os.environ[name]
+        os.environ.update(before)
 
 
 def _is_connected() -> bool:

@@ -11,8 +11,6 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from rich.console import Console
-
 from rayprune.config import load_study
 
 if TYPE_CHECKING:
@@ -35,6 +33,7 @@ def main(arguments: Sequence[str] | None = None, *, prog: str = "python -m raypr
 def dry_run(study: Study) -> int:
     """Print trials, stages and epochs; start nothing. Return 0, or 2 for invalid input."""
     from rayprune.api import check
+    from rayprune.console import open_console
     from rayprune.console.dry_run import print_plan
     from rayprune.trials import make_trials
 
@@ -43,18 +42,19 @@ def dry_run(study: Study) -> int:
         check(study, trials)
     except ValueError as error:
         return complain(error)
-    print_plan(Console(), study, trials)
+    print_plan(open_console(), study, trials)
     return 0
 
 
 def run_and_print(study: Study, *, ray: bool) -> int:
     """Run a study, show its progress, write the report and print what came out."""
     from rayprune.api import has_report, is_first_rank, run, write_report
+    from rayprune.console import open_console
     from rayprune.console.progress import ProgressView
     from rayprune.console.summary import print_files, print_summary
     from rayprune.trials import make_trials
 
-    console = Console(quiet=not (ray or is_first_rank()))
+    console = open_console(quiet=not (ray or is_first_rank()))
     try:
         with ProgressView(console, make_trials(study), study.search.metric) as view:
             results = run(study, ray=ray, on_progress=view)

@@ -1,4 +1,4 @@
-"""Ray, joined or started here for as long as a study runs; the process is left as it was."""
+"""Ray, joined or started here for as long as a study runs."""
 
 from __future__ import annotations
 
@@ -14,8 +14,6 @@ import ray
 from rayprune.config import Scaling
 
 LOGGERS = ("ray", "ray.train", "ray.tune", "ray.data")
-# The output of Tune in which verbose=0 is silent.
-ENVIRONMENT = {"RAY_AIR_NEW_OUTPUT": "0"}
 
 
 @contextmanager
@@ -23,12 +21,12 @@ def connected() -> Iterator[None]:
     """A Ray that this process is connected to.
 
     The one that it is connected to already, which stays; else the cluster of RAY_ADDRESS, or a new
-    Ray on this machine, and then the connection ends with the context. Ray is quiet inside;
-    loggers, environment and signal handlers are as before afterwards.
+    Ray on this machine, and then the connection ends with the context. Ray is quiet inside; loggers
+    and signal handlers are as before afterwards.
     """
     with ExitStack() as stack:
-        for scope in (_quiet_loggers(), _environment(), _signal_handlers()):
-            stack.enter_context(scope)
+        stack.enter_context(_quiet_loggers())
+        stack.enter_context(_signal_handlers())
         if not ray.is_initialized():
             address = os.environ.get("RAY_ADDRESS")
             ray.init(
@@ -64,18 +62,6 @@ def _quiet_loggers() -> Iterator[None]:
         for logger, (level, propagate, handlers) in zip(loggers, before, strict=True):
             logger.setLevel(level)
             logger.propagate, logger.handlers = propagate, handlers
-
-
-@contextmanager
-def _environment() -> Iterator[None]:
-    before = dict(os.environ)
-    os.environ.update({k: v for k, v in ENVIRONMENT.items() if k not in os.environ})
-    try:
-        yield
-    finally:
-        for name in os.environ.keys() - before.keys():
-            del os.environ[name]
-        os.environ.update(before)
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -35,6 +36,8 @@ def search(recorder: Recorder, on_progress: Callable[[StudyProgress], None]) -> 
     """
     study, pending = recorder.study, recorder.pending
     recorder.write_study()
+    # The output of Tune in which verbose=0 is silent; who calls us restores the environment.
+    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
     with connected():
         count = num_slots(study.scaling, len(pending))
         ledger = LedgerActor.options(max_concurrency=10_000).remote(  # type: ignore[attr-defined]

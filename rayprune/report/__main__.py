@@ -6,9 +6,8 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from rich.console import Console
-
 from rayprune.api import open_results, write_report
+from rayprune.console import open_console
 from rayprune.console.summary import print_summary
 
 
@@ -26,7 +25,7 @@ def main(arguments: Sequence[str] | None = None, *, prog: str = "python -m raypr
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    print_summary(Console(), results.comparison)
+    print_summary(open_console(), results.comparison)
     print(f"report: {page}")
     return 0
 
