@@ -10,17 +10,21 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "rayprune"
 
-# Each line may import from itself and from the lines below; folders of one line do not mix.
+# Each line may import from itself and from the lines below; folders of one line do not mix. The
+# package's own __init__ loads what it names when it is used, and a folder's __main__ is a command.
 LINES = [
-    {"tune", "train", "finish", "dry_run"},
-    {"distributed"},
-    {"training", "export"},
-    {"sparsifiers", "models", "data"},
-    {"pruning"},
+    {"__main__", "tune", "train"},
+    {"api", "console"},
     {"report"},
-    {"outcome"},
-    {"load"},
-    {"config", "plan", "schedules", "results", "sparsification"},
+    {"distributed"},
+    {"training", "exporting"},
+    {"sparsifiers", "models", "data"},
+    {"snapshot"},
+    {"pruning"},
+    {"results"},
+    {"trials"},
+    {"plan"},
+    {"config", "schedules"},
 ]
 MAY_IMPORT_RAY = {"distributed"}
 
@@ -42,10 +46,15 @@ def test_tool_has_nothing_to_say(command):
 
 
 def imports():
-    """(room, file, imported module) for every import statement of the package."""
+    """(part, file, imported module) for every import statement of the package.
+
+    A part is a folder or a file at the top level.
+    """
     for file in PACKAGE.rglob("*.py"):
         relative = file.relative_to(PACKAGE)
-        room = relative.parts[0].removesuffix(".py")
+        part = relative.parts[0].removesuffix(".py")
+        if relative.name == "__main__.py":
+            part = "__main__"
         for node in ast.walk(ast.parse(file.read_text())):
             if isinstance(node, ast.Import):
                 names = [alias.name for alias in node.names]
@@ -56,36 +65,43 @@ def imports():
             else:
                 continue
             for name in dict.fromkeys(names):
-                yield room, relative, name
+                yield part, relative, name
 
 
-def line_of(room):
-    return next(number for number, rooms in enumerate(LINES) if room in rooms)
+def line_of(part):
+    return next(number for number, parts in enumerate(LINES) if part in parts)
+
+
+def test_every_part_has_its_line():
+    parts = {part for part, _, _ in imports() if part != "__init__"}
+    assert parts <= set().union(*LINES)
 
 
 def test_imports_go_downward_only():
     wrong = []
-    for room, file, name in imports():
-        if not name.startswith("rayprune.") or room == "__init__":
+    for part, file, name in imports():
+        if not name.startswith("rayprune.") or part == "__init__":
             continue
         other = name.split(".")[1]
-        here, there = line_of(room), line_of(other)
-        sideways = here == there and room != other and (PACKAGE / room).is_dir()
+        here, there = line_of(part), line_of(other)
+        sideways = here == there and part != other and (PACKAGE / part).is_dir()
         if there < here or sideways:
             wrong.append(f"{file} imports {name}")
     assert not wrong
 
 
-def test_only_the_distributed_room_knows_ray():
+def test_only_the_distributed_folder_knows_ray():
     wrong = [
         f"{file} imports {name}"
-        for room, file, name in imports()
-        if name.split(".")[0] == "ray" and room not in MAY_IMPORT_RAY
+        for part, file, name in imports()
+        if name.split(".")[0] == "ray" and part not in MAY_IMPORT_RAY
     ]
     assert not wrong
 
 
-@pytest.mark.parametrize("module", ["rayprune.tune", "rayprune.train", "rayprune.report"])
+@pytest.mark.parametrize(
+    "module", ["rayprune", "rayprune.__main__", "rayprune.tune", "rayprune.train", "rayprune.api"]
+)
 def test_help_is_quick_to_import(module):
     """Neither torch nor Ray before they are needed: each costs seconds."""
     code = f"import sys, {module}; print(sorted({{'torch', 'ray', 'altair'}} & set(sys.modules)))"

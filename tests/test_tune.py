@@ -1,4 +1,4 @@
-"""The door of a study: what is wrong is told before Ray starts, and what would be run is shown."""
+"""The command of a study: what is wrong is told before Ray starts; what would be run is shown."""
 
 import subprocess
 import sys
@@ -30,7 +30,7 @@ def parquet_without_labels(tmp_path):
         (["scaling.gpus_per_worker=3"], "need 3 GPUs"),
         (["scaling.workers=64"], "need 64 CPUs"),
         (["experiment.model.name=smallcnn"], "Did you mean small_cnn?"),
-        (["experiment.model={target: 'nowhere:build'}"], "cannot import nowhere:build"),
+        (["experiment.model={target: 'nowhere:build'}"], "cannot import nowhere: No module named"),
         (["search.metric=val_mean_iou"], "measured for task segmentation"),
     ],
 )
@@ -75,11 +75,13 @@ def test_dry_run_shows_what_is_shared_and_starts_nothing(tmp_path, capsys, monke
 
 def test_dry_run_knows_what_was_finished_before(small, tmp_path, capsys):
     from rayprune.config import Experiment
+    from rayprune.plan import make_plan
     from rayprune.training.run import run_plan
     from rayprune.training.worker import Worker
 
     storage = str(tmp_path / "storage")
-    run_plan(Experiment.model_validate(small), Worker(), storage)
+    experiment = Experiment.model_validate(small)
+    run_plan(experiment, make_plan(experiment), Worker(), storage)
     file = tmp_path / "known.yaml"
     space = {"retrain.epochs": {"grid": [2, 3]}}
     file.write_text(
@@ -87,3 +89,36 @@ def test_dry_run_knows_what_was_finished_before(small, tmp_path, capsys):
     )
     assert main([str(file), "--dry-run"]) == 0
     assert "3 epochs to run of 8 unique ones" in capsys.readouterr().out
+
+
+def test_an_empty_study_says_that_it_is_empty(tmp_path, capsys):
+    (tmp_path / "empty.yaml").touch()
+    assert main([str(tmp_path / "empty.yaml")]) == 2
+    assert "empty" in capsys.readouterr().err
+
+
+def test_without_ray_early_stopping_is_a_mistake(tmp_path, capsys):
+    words = ["search.early_stop={grace_epochs: 1}", f"storage={tmp_path}"]
+    assert main([*words, "--local"]) == 2
+    assert "search.early_stop is Ray Tune's" in capsys.readouterr().err
+
+
+def test_a_study_runs_without_ray_and_a_second_start_runs_nothing(small, tmp_path):
+    """As processes: two trials share their dense run, and all that people look for is there."""
+    file = tmp_path / "two.yaml"
+    space = {"retrain.epochs": {"grid": [1, 2]}}
+    fields = {"experiment": small, "search": {"space": space}, "storage": str(tmp_path)}
+    file.write_text(yaml.safe_dump(fields))
+    command = [sys.executable, "-m", "rayprune", "tune", str(file), "--local"]
+    first, second = (
+        subprocess.run(command, capture_output=True, text=True, timeout=240) for _ in range(2)
+    )
+    assert first.returncode == second.returncode == 0, first.stderr + second.stderr
+    assert "6 epochs run, each of 6 unique ones once" in first.stdout
+    assert "nothing is left to run" in second.stdout
+    table = first.stdout[first.stdout.index("setting ") :]
+    assert second.stdout.endswith(table), "the same table, answer and files"
+    assert max(map(len, table.splitlines())) > 80, "no line of a log is wrapped"
+    for name in ("report.html", "results.parquet", "best/model.safetensors", "study.yaml"):
+        assert (tmp_path / "two" / name).is_file()
+        assert name == "study.yaml" or name.partition("/")[0] in table

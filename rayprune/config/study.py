@@ -105,7 +105,7 @@ class Scaling(Frozen):
     """Ray Train workers of a slot, each a rank of the DDP group."""
     cpus_per_worker: Annotated[int, Field(ge=1)] = 1
     """CPUs, and intra-op threads without a GPU, of a worker."""
-    gpus_per_worker: Annotated[float, Field(ge=0)] = 0
+    gpus_per_worker: Annotated[float, Field(ge=0)] = 0.0
     """GPUs of a worker."""
     slots: Annotated[int, Field(ge=1)] | None = None
     """Stages that run at the same time; as many as the cluster's CPUs or GPUs hold."""

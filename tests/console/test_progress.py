@@ -4,54 +4,97 @@ import io
 
 from rich.console import Console
 
-from rayprune.config.load import load_study
-from rayprune.console.progress import Display, WithoutWorkerCounts
-from rayprune.distributed.actor import View
-from rayprune.distributed.ledger import StageState
+from rayprune.config import Experiment, Study, load_study
+from rayprune.console.progress import ProgressView, WithoutWorkerCounts, describe, stage_name
+from rayprune.plan import make_plan
+from rayprune.results.outcome import TrialStatus
+from rayprune.results.progress import StageProgress, StudyProgress
 from rayprune.trials import make_trials
 
+DONE = StageProgress("done", 1, {"val_accuracy": 0.8125})
 
-def shown(views, *, terminal=False):
-    study = load_study("quickstart")
-    trials = make_trials(study)
+
+def shown(all_progress, *, terminal=False, study=None):
+    trials = make_trials(study or load_study("quickstart"))
     file = io.StringIO()
     console = Console(file=file, width=120, force_terminal=terminal, color_system=None)
-    with Display(console, trials, "val_accuracy") as display:
-        for view in views(trials):
-            display(view)
+    with ProgressView(console, trials, "val_accuracy") as view:
+        for progress in all_progress(trials):
+            view(progress)
     return file.getvalue()
 
 
-def states(trials, **changes):
+def stages(trials, **changes):
     """Everything wanted, but the dense run done and what `changes` says of last stages."""
     dense = trials[0].plan[0].key
-    known = {dense: StageState("done", 12, {"val_accuracy": 0.9})}
+    known = {dense: StageProgress("done", 12, {"val_accuracy": 0.9})}
     return known | {trials[int(n[1:])].plan[-1].key: state for n, state in changes.items()}
 
 
 def test_every_trial_that_ends_is_told_once():
-    def views(trials):
-        done = StageState("done", 1, {"val_accuracy": 0.8125})
-        failed = StageState("failed", error="it diverged")
+    def all_progress(trials):
+        failed = StageProgress("failed", error="it diverged")
+        gone = {"02": TrialStatus(name="02", status="stopped", reason="worse than others")}
         for _ in range(3):
-            yield View(states(trials, t0=done, t1=failed), {}, 13)
+            known = stages(trials, t0=DONE, t1=failed)
+            yield StudyProgress(known, given_up=gone, executed_epochs=13)
 
-    lines = shown(views).splitlines()
-    assert sum("trial 00 schedule=ft epochs=1: val_accuracy 0.8125" in line for line in lines) == 1
-    assert sum("trial 01 schedule=ft epochs=3: failed: it diverged" in line for line in lines) == 1
-    assert any("2 of 12 trials · epochs: 13 of 36 done, 132 shared" in line for line in lines)
+    lines = shown(all_progress).splitlines()
+    for told in (
+        "trial 00 schedule=ft epochs=1: val_accuracy 0.8125",
+        "trial 01 schedule=ft epochs=3: failed: it diverged",
+        "trial 02 schedule=lrw epochs=1: stopped: worse than others",
+    ):
+        assert sum(told in line for line in lines) == 1, told
+    assert any("3 of 12 trials · epochs: 13 of 36 done, 132 shared" in line for line in lines)
 
 
 def test_a_log_has_no_escape_codes_and_a_terminal_has_a_table():
-    def views(trials):
-        running = StageState("running", 1, {"val_accuracy": 0.7})
-        yield View(states(trials, t1=running), {0: trials[1].plan[-1]}, 13)
+    def all_progress(trials):
+        running = StageProgress("running", 1, {"val_accuracy": 0.7})
+        yield StudyProgress(stages(trials, t1=running), executed_epochs=13)
 
-    log, terminal = shown(views), shown(views, terminal=True)
+    log, terminal = shown(all_progress), shown(all_progress, terminal=True)
     assert "\x1b" not in log
     assert "schedule=ft epochs=3" in terminal
     assert "cycle 1, 95.0% sparse" in terminal
     assert "1/3" in terminal
+
+
+def test_a_single_trial_is_told_epoch_by_epoch():
+    def all_progress(trials):
+        dense, cycle = (stage.key for stage in trials[0].plan)
+        for epoch in (1, 1, 2):
+            running = StageProgress("running", epoch, {"val_accuracy": epoch / 10})
+            yield StudyProgress({dense: running}, executed_epochs=epoch)
+        done = StageProgress("done", 12, {"val_accuracy": 0.5})
+        running = StageProgress("running", 1, {"val_accuracy": 0.4})
+        yield StudyProgress({dense: done, cycle: running}, executed_epochs=13)
+
+    lines = shown(all_progress, study=Study()).splitlines()
+    assert [line for line in lines if "epoch " in line] == [
+        "dense, epoch 1/12: val_accuracy 0.1000",
+        "dense, epoch 2/12: val_accuracy 0.2000",
+        "cycle 1, 95.0% sparse, epoch 1/2: val_accuracy 0.4000",
+    ]
+
+
+def test_a_study_that_was_finished_before_says_so_in_one_line():
+    def all_progress(trials):
+        states = {s.key: StageProgress("done", s.epochs) for t in trials for s in t.plan}
+        yield StudyProgress(states)
+
+    assert shown(all_progress) == "every trial was finished before: nothing is left to run\n"
+
+
+def test_stages_of_a_dense_run_in_parts_have_their_own_names():
+    fields = {"prune": {"rewind": {"epoch": 3}, "sparsity": 0.9}}
+    names = [stage_name(stage) for stage in make_plan(Experiment.model_validate(fields))]
+    assert names == ["dense to epoch 3", "dense", "cycle 1, 90.0% sparse"]
+
+
+def test_searched_values_are_short():
+    assert describe({"retrain.epochs": 3, "way": "x", "optim.lr": None}) == "epochs=3 way=x"
 
 
 def test_only_the_count_of_processes_is_kept_back():

@@ -20,7 +20,8 @@ from pathlib import Path
 import pytest
 from safetensors import safe_open
 
-from rayprune import results
+from rayprune.results.files import best_folder, report_file, study_folder
+from rayprune.results.table import read_metadata, read_table
 
 BIN = Path(sys.executable).parent
 START_S, JOB_S = 60, 240  # far above what they take: for machines that are busy
@@ -173,13 +174,14 @@ def test_a_job_runs_a_study(head, tmp_path):
         pattern = rf"^\[ *\d+ s\] trial {trial} \S*{schedule}: val_accuracy 0\.\d+$"
         assert len(re.findall(pattern, log, re.M)) == 1, log
 
-    folder = results.study_folder(str(storage), "tiny")
-    table, summary = results.read_table(folder)
+    folder = study_folder(str(storage), "tiny")
+    table = read_table(folder)
+    summary, _ = read_metadata(table)
     assert set(table["trial"].to_pylist()) == {"0", "1"}
-    assert (summary["executed_epochs"], summary["naive_epochs"]) == (3, 4)
-    assert "<html" in Path(results.report_file(folder)).read_text()
-    assert results.report_file(folder) in log
-    with safe_open(f"{results.best_folder(folder)}/model.safetensors", "pt") as weights:
+    assert (summary.executed_epochs, summary.naive_epochs) == (3, 4)
+    assert "<html" in Path(report_file(folder)).read_text()
+    assert report_file(folder) in log
+    with safe_open(f"{best_folder(folder)}/model.safetensors", "pt") as weights:
         assert any(name.endswith("weight") for name in weights.keys())  # noqa: SIM118
 
 

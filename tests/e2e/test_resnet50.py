@@ -11,8 +11,8 @@ from rayprune.config import Experiment
 from rayprune.exporting.model_files import write_model
 from rayprune.plan import make_plan
 from rayprune.pruning.masks import num_pruned, num_weights
-from rayprune.results.stages import finished_records, load_snapshot
-from rayprune.snapshot.encoding import decode, encode
+from rayprune.results.stages import finished_records, load_content
+from rayprune.snapshot import decode, encode
 from rayprune.training.run import run_plan
 from rayprune.training.worker import Worker
 
@@ -47,7 +47,7 @@ def finished(tmp_path_factory):
             "retrain": {"epochs": 1},
         }
     )
-    return experiment, storage, run_plan(experiment, Worker(), storage)
+    return experiment, storage, run_plan(experiment, make_plan(experiment), Worker(), storage)
 
 
 def test_exactly_nine_tenths_of_the_weights_are_zero(finished):
@@ -67,7 +67,7 @@ def test_exactly_nine_tenths_of_the_weights_are_zero(finished):
 def test_what_was_kept_comes_back_bit_for_bit(finished):
     experiment, storage, snapshot = finished
     key = make_plan(experiment)[-1].key
-    content = load_snapshot(storage, key)
+    content = load_content(storage, key)
     assert content is not None
     back = decode(content)
     assert list(back.weights) == list(snapshot.weights)

@@ -8,6 +8,7 @@ from torch import nn
 
 from rayprune import train
 from rayprune.config import Experiment
+from rayprune.plan import make_plan
 from rayprune.pruning.masks import num_pruned, num_weights
 from rayprune.training.run import run_plan
 from rayprune.training.worker import Worker
@@ -56,7 +57,7 @@ def tiny_fcn(num_classes, in_channels):
 
 @pytest.fixture(scope="module")
 def rows(tmp_path_factory):
-    """The table of a whole run through the door: dense, pruned to 80 %, retrained."""
+    """The table of a whole run through the command: dense, pruned to 80 %, retrained."""
     folder = tmp_path_factory.mktemp("segmentation")
     fields = {
         "task": "segmentation",
@@ -110,7 +111,7 @@ def test_a_model_of_torchvision_with_its_dict_of_outputs(tmp_path):
             "retrain": {"epochs": 1},
         }
     )
-    snapshot = run_plan(experiment, Worker(), str(tmp_path))
+    snapshot = run_plan(experiment, make_plan(experiment), Worker(), str(tmp_path))
     _, last = snapshot.records
     assert num_pruned(snapshot.masks) == round(0.9 * num_weights(snapshot.masks))
     assert 0 < last.metrics["test_mean_iou"] < 1

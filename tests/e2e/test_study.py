@@ -6,19 +6,20 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
-import pyarrow.parquet as pq
 import pytest
 import torch
 import yaml
 from safetensors.torch import load_file
 
-from rayprune.config.load import load_study
+import rayprune as rp
+from rayprune.config import load_study
 from rayprune.results.files import epoch_file
-from rayprune.results.stages import load_snapshot
-from rayprune.snapshot.encoding import decode
+from rayprune.results.stages import load_content
+from rayprune.snapshot import decode
 from rayprune.trials import make_trials
 
 SPACE = {"retrain.schedule": {"grid": ["llr", "allr"]}, "retrain.epochs": {"grid": [1, 2]}}
@@ -42,9 +43,9 @@ def study(small, tmp_path):
     return write
 
 
-def start(file, *overrides, door="rayprune.tune"):
+def start(file, *overrides, module="rayprune.tune"):
     environment = {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"}
-    command = [sys.executable, "-m", door, str(file), *overrides]
+    command = [sys.executable, "-m", module, str(file), *overrides]
     return subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
     )
@@ -56,25 +57,25 @@ def finish(process, code=0):
     return output
 
 
-def table(file):
-    folder = f"{load_study(file).storage}/small_study"
-    read = pq.read_table(f"{folder}/results.parquet")
-    return read.to_pylist(), json.loads(read.schema.metadata[b"rayprune"]), folder
+def opened(file):
+    return rp.open_results(f"{load_study(file).storage}/small_study")
 
 
 def final_snapshots(file):
     study = load_study(file)
-    return [decode(load_snapshot(study.storage, t.plan[-1].key)) for t in make_trials(study)]
+    return [decode(load_content(study.storage, t.plan[-1].key)) for t in make_trials(study)]
 
 
 def test_a_study_shares_its_dense_run_and_leaves_table_report_and_best_model(study):
     file = study()
     output = finish(start(file))
-    rows, summary, folder = table(file)
-    assert summary["executed_epochs"] == summary["unique_epochs"] == 3 + 2 * (1 + 2)
-    assert summary["naive_epochs"] == 4 * 3 + 2 * (1 + 2)
+    results = opened(file)
+    summary, rows, folder = results.comparison.summary, results.table.to_pylist(), results.folder
+    assert summary.executed_epochs == summary.unique_epochs == 3 + 2 * (1 + 2)
+    assert summary.naive_epochs == 4 * 3 + 2 * (1 + 2)
     assert len(rows) == 8 and sum(row["executed"] for row in rows) == 5
     assert {row["retrain.schedule"] for row in rows} == {"llr", "allr"}
+    assert {trial.status for trial in results.trials} == {"finished"}
     assert "9 epochs run" in output and folder in output
     assert os.path.getsize(f"{folder}/report.html") > 10_000
 
@@ -83,10 +84,12 @@ def test_a_study_shares_its_dense_run_and_leaves_table_report_and_best_model(stu
     assert best["records"][-1]["metrics"]["val_accuracy"] == max(r["val_accuracy"] for r in final)
     weights = load_file(f"{folder}/best/model.safetensors")
     assert best["records"][-1]["metrics"]["test_accuracy"] == measured(weights, best["experiment"])
+    snapshot = results.best.snapshot
+    assert all(torch.equal(weight, snapshot.weights[name]) for name, weight in weights.items())
 
     again = finish(start(file))
-    assert "0 epochs run" in again
-    assert table(file)[1]["executed_epochs"] == 0
+    assert "nothing is left to run" in again
+    assert opened(file).table.equals(results.table, check_metadata=True)
 
 
 def measured(weights, fields):
@@ -116,11 +119,11 @@ def test_a_killed_worker_changes_no_bit(study, tmp_path):
     os.kill(training_process(process.pid), signal.SIGKILL)
     finish(process)
     killed = final_snapshots(file)
-    _, summary, _ = table(file)
-    assert summary["executed_epochs"] == summary["unique_epochs"]
-    finish(start(file, f"storage={tmp_path / 'undisturbed'}", "--local", door="rayprune.train"))
+    summary = opened(file).comparison.summary
+    assert summary.executed_epochs == summary.unique_epochs
+    finish(start(file, f"storage={tmp_path / 'undisturbed'}", "--local", module="rayprune.train"))
     trial = make_trials(load_study(file))[0]
-    calm = decode(load_snapshot(str(tmp_path / "undisturbed"), trial.plan[-1].key))
+    calm = decode(load_content(str(tmp_path / "undisturbed"), trial.plan[-1].key))
     for name, weight in calm.weights.items():
         assert torch.equal(killed[0].weights[name], weight), name
 
@@ -136,14 +139,93 @@ def training_process(driver):
 def test_slots_of_two_workers(study):
     file = study(scaling={"workers": 2}, search={"space": {"retrain.epochs": {"grid": [1, 2]}}})
     finish(start(file))
-    rows, summary, _ = table(file)
-    assert {row["workers"] for row in rows} == {2}
-    assert summary["executed_epochs"] == summary["unique_epochs"] == 3 + 1 + 2
+    results = opened(file)
+    summary = results.comparison.summary
+    assert set(results.table["workers"].to_pylist()) == {2}
+    assert summary.executed_epochs == summary.unique_epochs == 3 + 1 + 2
 
 
 def test_a_trial_that_cannot_be_run_fails_alone(study):
     file = study(search={"space": {"optim.lr": {"grid": [0.05, 1e6]}}})
     output = finish(start(file), code=1)
-    rows, summary, _ = table(file)
-    assert {row["trial"] for row in rows} == {"0"}
-    assert "diverged in epoch 1" in summary["failed"]["1"] and "diverged" in output
+    results = opened(file)
+    assert set(results.table["trial"].to_pylist()) == {"0"}
+    assert [trial.status for trial in results.trials] == ["finished", "failed"]
+    assert "diverged in epoch 1" in results.errors["1"] and "diverged" in output
+
+
+def test_early_stopping_marks_the_trials_that_it_gave_up(study):
+    """Six rates, one slot: the weak ones are given up after a few of their 60 epochs."""
+    rates = [0.05, 0.02, 1e-5, 1e-6, 1e-7, 1e-8]
+    space = {"retrain.lr": {"grid": rates}}
+    file = study(
+        search={"space": space, "early_stop": {"grace_epochs": 1, "reduction": 2}},
+        retrain={"epochs": 60, "schedule": "constant", "lr": 0.05},
+        scaling={"slots": 1},
+    )
+    output = finish(start(file))
+    results = opened(file)
+    status = {trial.name: trial.status for trial in results.trials}
+    stopped = [name for name, ended in status.items() if ended == "stopped"]
+    assert stopped and set(status.values()) == {"finished", "stopped"}
+    assert status["0"] == "finished", "the first trial is the best one"
+    for trial in results.trials:
+        if trial.status == "stopped":
+            assert "early stopping gave it up after" in trial.reason
+            assert f"trial {trial.name} " in output
+    rows = results.table.to_pylist()
+    assert {row["trial"] for row in rows if row["is_final"]} == set(status) - set(stopped)
+    assert f"{len(stopped)} trial" in output and "stopped early" in output
+    summary = results.comparison.summary
+    assert summary.executed_epochs < summary.unique_epochs
+    assert results.best.name not in stopped
+
+
+def test_a_table_read_after_the_driver_died_says_what_is_unfinished(study, tmp_path):
+    """Killed once a trial has ended; started again, it ends as if nothing had happened."""
+    file = study(search={"space": {"retrain.epochs": {"grid": [1, 40]}}}, scaling={"slots": 1})
+    process = start(file)
+    table = tmp_path / "storage" / "small_study" / "results.parquet"
+    while not table.exists():
+        assert process.poll() is None, process.stdout.read()
+        time.sleep(0.02)
+    children = psutil.Process(process.pid).children(recursive=True)
+    process.kill()
+    process.communicate()
+    for child in children:  # Ray's own processes notice it as well, a little later
+        with suppress(psutil.NoSuchProcess):
+            child.kill()
+    psutil.wait_procs(children, timeout=30)
+    assert {trial.status for trial in opened(file).trials} == {"finished", "unfinished"}
+    assert "1 unfinished" in finish_report(file)
+    finish(start(file))
+    assert {trial.status for trial in opened(file).trials} == {"finished"}
+
+
+def finish_report(file):
+    folder = opened(file).folder
+    command = [sys.executable, "-m", "rayprune.report", folder]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_rewinding_shares_every_epoch_of_the_dense_run(study):
+    cases = {
+        "plain": {"retrain.epochs": 1},
+        "rewind": {"prune.rewind.epoch": 1, "retrain.epochs": None},
+        "lottery": {"prune.rewind.epoch": 0, "retrain.epochs": None},
+    }
+    file = study(search={"space": {"way": {"cases": cases}}})
+    finish(start(file))
+    results = opened(file)
+    summary = results.comparison.summary
+    assert summary.executed_epochs == summary.unique_epochs == 3 + 1 + 2 + 3
+    finals = {row["way"]: row for row in results.table.to_pylist() if row["is_final"]}
+    assert {way: row["schedule"] for way, row in finals.items()} == {
+        "plain": "allr",
+        "rewind": "lrw",
+        "lottery": "lrw",
+    }
+    assert finals["lottery"]["weights_from"] is None
+    assert len({row["masks_from"] for row in finals.values()}) == 1

@@ -6,6 +6,7 @@ from torch import nn
 
 from rayprune.config import Experiment
 from rayprune.models import build_model
+from rayprune.plan import make_plan
 from rayprune.pruning.masks import num_pruned, num_weights, prunable
 from rayprune.training.network import make_model
 from rayprune.training.run import load_dataset, run_plan
@@ -75,7 +76,7 @@ def run(tmp_path_factory):
                 "retrain": {"epochs": 1},
             }
         )
-        return experiment, run_plan(experiment, Worker(), storage)
+        return experiment, run_plan(experiment, make_plan(experiment), Worker(), storage)
 
     return run
 

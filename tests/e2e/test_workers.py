@@ -8,8 +8,8 @@ import torch
 import yaml
 
 from rayprune.config.load import load_study_of_one
-from rayprune.results.stages import load_snapshot
-from rayprune.snapshot.encoding import decode
+from rayprune.results.stages import load_content
+from rayprune.snapshot import decode
 from rayprune.trials import make_trials
 
 
@@ -21,16 +21,16 @@ def run(small, tmp_path):
 
     def start(num_workers):
         storage = tmp_path / f"workers{num_workers}"
-        door = ["-m", "rayprune.train", str(file), f"storage={storage}"]
-        door += ["--local"] if num_workers == 1 else []
+        command = ["-m", "rayprune.train", str(file), f"storage={storage}"]
+        command += ["--local"] if num_workers == 1 else []
         launcher = [
             *("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(num_workers))
         ]
-        command = [sys.executable, *(launcher if num_workers > 1 else []), *door]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=240)
+        process = [sys.executable, *(launcher if num_workers > 1 else []), *command]
+        done = subprocess.run(process, capture_output=True, text=True, timeout=240)
         assert done.returncode == 0, done.stderr
         key = make_trials(load_study_of_one(file))[0].plan[-1].key
-        return decode(load_snapshot(str(storage), key))
+        return decode(load_content(str(storage), key))
 
     return start
 
