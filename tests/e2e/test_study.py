@@ -186,7 +186,7 @@ def test_a_table_read_after_the_driver_died_says_what_is_unfinished(study, tmp_p
     file = study(search={"space": {"retrain.epochs": {"grid": [1, 40]}}}, scaling={"slots": 1})
     process = start(file)
     table = tmp_path / "storage" / "small_study" / "results.parquet"
-    while not table.exists():
+    while not table.exists() or "finished" not in {t.status for t in opened(file).trials}:
         assert process.poll() is None, process.stdout.read()
         time.sleep(0.02)
     children = psutil.Process(process.pid).children(recursive=True)
@@ -211,10 +211,11 @@ def finish_report(file):
 
 
 def test_rewinding_shares_every_epoch_of_the_dense_run(study):
+    plain_retraining = {"retrain.epochs": None, "retrain.schedule": None}  # as rewinding has it
     cases = {
         "plain": {"retrain.epochs": 1},
-        "rewind": {"prune.rewind.epoch": 1, "retrain.epochs": None},
-        "lottery": {"prune.rewind.epoch": 0, "retrain.epochs": None},
+        "rewind": {"prune.rewind.epoch": 1} | plain_retraining,
+        "lottery": {"prune.rewind.epoch": 0} | plain_retraining,
     }
     file = study(search={"space": {"way": {"cases": cases}}})
     finish(start(file))
