@@ -70,8 +70,8 @@ def run_stage(
     _check_batch(experiment, dataset, worker)
     model = make_model(experiment, dataset)
     initial = initial_snapshot(model)
-    before = inputs.get(stage.inputs.masks or "", initial)
-    weights = inputs.get(stage.inputs.weights or "", initial)
+    before = initial if stage.inputs.masks is None else inputs[stage.inputs.masks]
+    weights = initial if stage.inputs.weights is None else inputs[stage.inputs.weights]
     start = replace(weights, masks=prune(before, stage, experiment.prune), records=before.records)
     steps = num_steps_per_epoch(experiment, dataset)
     if stage.is_dense:

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+import torch.multiprocessing as multiprocessing
 from made_plans import (
     WORKER,
     assert_equal,
@@ -13,6 +14,7 @@ from made_plans import (
     run_until_killed,
     without_times,
 )
+from torch import distributed
 
 from rayprune.plan import count_epochs, dense_run, make_plan, share_dense_runs
 from rayprune.pruning.masks import num_pruned, num_weights
@@ -21,7 +23,8 @@ from rayprune.results.stages import finished_records
 from rayprune.results.storage import read_bytes
 from rayprune.snapshot import prune
 from rayprune.training.network import make_model
-from rayprune.training.run import load_dataset, run_stage
+from rayprune.training.run import load_dataset, run_plan, run_stage
+from rayprune.training.worker import Worker, training_process
 
 EPOCHS = 4  # of the dense run
 
@@ -100,6 +103,25 @@ def test_killed_in_any_part_it_goes_on_to_the_same_bits(cuts, epochs, uncut, sma
     first = epochs if epochs in (*cuts, EPOCHS) else epochs + 1
     assert executed == [(0, epoch) for epoch in range(first, EPOCHS + 1)]
     assert_equal(snapshot, uncut)
+
+
+def as_rank(rank, folder, wanted):
+    """Both ranks run the dense run whole and in parts; rank 0 reads for the other."""
+    address = f"file://{folder}/rendezvous"
+    distributed.init_process_group("gloo", init_method=address, rank=rank, world_size=2)
+    worker = Worker(rank, 2)
+    with training_process(1):
+        whole = run_plan(wanted, make_plan(wanted), worker, f"{folder}/whole")
+        plan = make_plan(wanted, cut_dense_at=[1])
+        run_plan(wanted, plan[:1], worker, f"{folder}/parts")
+        assert_equal(run_plan(wanted, plan, worker, f"{folder}/parts"), whole)
+    assert whole.records[-1].workers == 2
+    distributed.destroy_process_group()
+
+
+def test_the_parts_of_a_run_of_two_workers_end_with_the_same_bits(small, tmp_path):
+    wanted = convolutional(small, dense={"epochs": 2}, prune={"cycles": 0})
+    multiprocessing.spawn(as_rank, (str(tmp_path), wanted), nprocs=2)
 
 
 def test_times_add_up_over_the_parts(small, tmp_path):

@@ -4,12 +4,13 @@ import logging
 from pathlib import Path
 
 import pytest
-from made_plans import assert_equal, experiment, kept, run, run_until_killed
+from made_plans import WORKER, assert_equal, experiment, kept, run, run_until_killed
 
 from rayprune.plan import make_plan
 from rayprune.results.files import epoch_file, snapshot_file, snapshot_manifest
 from rayprune.results.stages import LostSnapshotError, finished_records, load_content
 from rayprune.snapshot import encode
+from rayprune.training import run as module
 from rayprune.training.run import failure_message, load_dataset, run_stage
 from rayprune.training.worker import Worker
 
@@ -57,6 +58,28 @@ def test_a_new_stage_reads_the_snapshot_that_it_starts_from_and_no_other(finishe
     assert executed == [(2, 1)]
     assert_equal(again, snapshot)
     assert finished_records(storage, first.key) is not None
+
+
+def test_a_plan_that_is_run_whole_reads_no_snapshot(small, tmp_path, monkeypatch):
+    """It holds each one as long as a later stage needs it."""
+    wanted = experiment(small, prune={"rewind": {"epoch": 1}, "cycles": 2}, retrain={"epochs": 1})
+
+    def refuse(storage, key):
+        raise AssertionError(f"{key} was read")
+
+    monkeypatch.setattr(module, "load_content", refuse)
+    assert run(wanted, tmp_path)[1] == [(0, 1), (0, 2), (0, 3), (1, 1), (2, 1)]
+
+
+def test_a_stage_without_its_inputs_is_not_run_from_the_initial_weights(finished):
+    """That would be kept under its key, and be wrong."""
+    wanted, storage, _ = finished
+    dense, cycle, _ = make_plan(wanted)
+    remove(snapshot_manifest(storage, cycle.key))
+    for inputs in ({}, {"other": kept(storage, dense.key)}):
+        with pytest.raises(KeyError, match=dense.key):
+            run_stage(wanted, cycle, inputs, WORKER, storage)
+    assert finished_records(storage, cycle.key) is None
 
 
 def test_a_dense_run_is_shared_by_experiments_that_differ_after_it(finished, small):
