@@ -224,6 +224,7 @@ def _dense_stages(experiment: Experiment, cuts: Sequence[int]) -> list[Stage]:
 
     The last one's key does not say where the run was cut: its result does not depend on it.
     """
+    assert not cuts or experiment.dense.sparsify is None, "methods that sparsify run as a whole"
     identity, end = _dense_identity(experiment), dense_epochs(experiment)
     whole = _digest(identity)
     stages: list[Stage] = []

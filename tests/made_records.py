@@ -4,7 +4,7 @@ from rayprune.results.record import StageRecord
 
 
 def record(**fields):
-    """A record with every field set, and these changed."""
+    """A record with every number set, and these fields changed."""
     numbers = dict.fromkeys(["num_parameters", "num_nonzero", "flops", "flops_nonzero"], 7)
     ratios = dict.fromkeys(["compression", "theoretical_speedup", "goal_sparsity"], 1.5)
     return StageRecord(

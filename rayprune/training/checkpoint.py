@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from rayprune.snapshot.encoding import decode_tensors, encode_tensors
+from rayprune.snapshot.encoding import SnapshotError, decode_tensors, encode_tensors
 from rayprune.sparsifiers import Sparsifier
 
 MODEL, MOMENTUM, SPARSIFIER = "model:", "momentum:", "sparsifier:"
@@ -29,11 +31,15 @@ class EpochState:
 def encode_checkpoint(
     state: EpochState, model: nn.Module, optimizer: Optimizer, sparsifier: Sparsifier
 ) -> bytes:
-    """An epoch checkpoint: weights, momentum, the sparsifier's own state, and the numbers."""
+    """An epoch checkpoint: weights, momentum, the sparsifier's own state, and the numbers.
+
+    Its checksum comes first, since no manifest says it.
+    """
     tensors = {MODEL + name: tensor for name, tensor in model.state_dict().items()}
     tensors |= {MOMENTUM + name: m for name, m in momentum_of(model, optimizer).items()}
     tensors |= {SPARSIFIER + name: tensor for name, tensor in sparsifier.state().items()}
-    return encode_tensors({k: v.detach().cpu() for k, v in tensors.items()}, vars(state))
+    content = encode_tensors({k: v.detach().cpu() for k, v in tensors.items()}, vars(state))
+    return hashlib.sha256(content).digest() + content
 
 
 def restore_checkpoint_(
@@ -43,7 +49,7 @@ def restore_checkpoint_(
 
     Raises ``SnapshotError``.
     """
-    tensors, info = decode_tensors(content)
+    tensors, info = _decode(content)
     model.load_state_dict(_part(tensors, MODEL))
     set_momentum_(model, optimizer, _part(tensors, MOMENTUM))
     sparsifier.load_state(_part(tensors, SPARSIFIER))
@@ -52,7 +58,7 @@ def restore_checkpoint_(
 
 def epochs_done_of(content: bytes) -> int:
     """How far the run of a checkpoint was. Raises ``SnapshotError``."""
-    return EpochState(**decode_tensors(content)[1]).epochs_done
+    return EpochState(**_decode(content)[1]).epochs_done
 
 
 def momentum_of(model: nn.Module, optimizer: Optimizer) -> dict[str, Tensor]:
@@ -68,6 +74,13 @@ def set_momentum_(model: nn.Module, optimizer: Optimizer, momentum: Mapping[str,
             # Laid out as the parameter is, or the fused step would mix up a channels_last weight.
             buffer = parameter.detach().clone().copy_(momentum[name])
             optimizer.state[parameter]["momentum_buffer"] = buffer
+
+
+def _decode(content: bytes) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    checksum, tensors = content[:32], content[32:]
+    if hashlib.sha256(tensors).digest() != checksum:
+        raise SnapshotError("the epoch checkpoint does not match its checksum")
+    return decode_tensors(tensors)
 
 
 def _trained(model: nn.Module, optimizer: Optimizer) -> Iterator[tuple[str, nn.Parameter]]:

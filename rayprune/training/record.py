@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from rayprune.plan import Inputs
 from rayprune.pruning.allocation import emptied_layers
 from rayprune.pruning.masks import Masks, not_ignored, sparsity
 from rayprune.results.record import StageRecord
@@ -22,10 +23,12 @@ def stage_record(
     cost = vars(network_cost(experiment, setup.dataset, masks)) | {"sparsity": sparsity(counted)}
     recalibrated = experiment.prune.recalibrate_batch_norm and not stage.is_dense
     num_images = setup.images_per_epoch * stage.last_epoch
+    # A dense run says the same of itself whether or not it ran in parts, as its key does.
+    inputs = Inputs() if stage.is_dense and stage.part_of is None else stage.inputs
     return StageRecord(
         key=stage.key,
-        weights_from=stage.inputs.weights,
-        masks_from=stage.inputs.masks,
+        weights_from=inputs.weights,
+        masks_from=inputs.masks,
         part_of=stage.part_of,
         cycle=stage.cycle,
         epochs=stage.last_epoch,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -19,13 +20,15 @@ from rayprune.results.stages import (
     save_stage,
 )
 from rayprune.results.storage import read_bytes, write_bytes
-from rayprune.snapshot import Snapshot, decode, encode, prune
+from rayprune.snapshot import Snapshot, SnapshotError, decode, encode, prune
 from rayprune.training.checkpoint import epochs_done_of
 from rayprune.training.network import initial_snapshot, make_model
 from rayprune.training.rates import cycle_rates, dense_rates
 from rayprune.training.setup import num_steps_per_epoch
 from rayprune.training.stage import OnEpoch, train_stage
 from rayprune.training.worker import Worker, broadcast
+
+log = logging.getLogger(__name__)
 
 
 def run_plan(
@@ -67,8 +70,8 @@ def run_stage(
     _check_batch(experiment, dataset, worker)
     model = make_model(experiment, dataset)
     initial = initial_snapshot(model)
-    before = inputs.get(stage.inputs.masks or "", initial)
-    weights = inputs.get(stage.inputs.weights or "", initial)
+    before = initial if stage.inputs.masks is None else inputs[stage.inputs.masks]
+    weights = initial if stage.inputs.weights is None else inputs[stage.inputs.weights]
     start = replace(weights, masks=prune(before, stage, experiment.prune), records=before.records)
     steps = num_steps_per_epoch(experiment, dataset)
     if stage.is_dense:
@@ -181,11 +184,24 @@ def _check_batch(experiment: Experiment, dataset: Dataset, worker: Worker) -> No
 def _read_checkpoint(storage: str, stage: Stage, worker: Worker) -> bytes | None:
     """Rank 0 reads, so that no rank goes on from a checkpoint that another one did not see.
 
-    A checkpoint of the same dense run from before this stage's first epoch is of no use to it.
+    The beginning of a dense run goes on from a checkpoint of the whole run, too. One from before
+    the stage's first epoch, or from after its last, is of no use to it.
     """
-    found = None
+    found = b""
     if worker.is_first:
-        found = read_bytes(epoch_file(storage, stage.key)) or b""
-        if found and epochs_done_of(found) <= stage.first_epoch:
-            found = b""
-    return broadcast(found, worker) or None
+        done = stage.first_epoch
+        for key in filter(None, (stage.key, stage.part_of)):
+            content, epochs = _checkpoint(epoch_file(storage, key))
+            if done < epochs <= stage.last_epoch:
+                found, done = content, epochs
+    return broadcast(found if worker.is_first else None, worker) or None
+
+
+def _checkpoint(file: str) -> tuple[bytes, int]:
+    """An epoch checkpoint and its epochs; 0 epochs if there is none, or a damaged one."""
+    content = read_bytes(file)
+    try:
+        return (b"", 0) if content is None else (content, epochs_done_of(content))
+    except SnapshotError:
+        log.warning("%s is damaged: starting the stage anew", file)
+        return b"", 0

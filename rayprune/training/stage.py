@@ -71,7 +71,7 @@ def train_stage(
     """Train from the weights and masks of `start`; return None if `on_epoch` said stop.
 
     `model` is an instance of the experiment's network, its weights are replaced. `checkpoint` is
-    one that this stage has saved, to go on from. Every rank returns the same snapshot. Raises
+    one of the same run, to go on from. Every rank returns the same snapshot. Raises
     ``TrainingDivergedError`` when the loss is no longer finite.
     """
     check_equal(digest(start.masks), "the masks", worker)

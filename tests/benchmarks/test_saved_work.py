@@ -15,8 +15,7 @@ from rayprune.config.load import load_study, shipped_studies
 from rayprune.models import build_model
 from rayprune.plan import Stage, count_epochs
 from rayprune.pruning.masks import apply_
-from rayprune.snapshot.encoding import decode, encode
-from rayprune.snapshot.prune import prune
+from rayprune.snapshot import Snapshot, decode, encode, prune
 from rayprune.training.network import initial_snapshot
 from rayprune.trials import make_trials
 
@@ -26,17 +25,21 @@ pytestmark = pytest.mark.slow
 def pruned_snapshot(name, sparsity):
     torch.manual_seed(0)
     model = build_model(name, num_classes=10, in_channels=3)
-    stage = Stage(
-        index=1, epochs=0, sparsity=sparsity, schedule="none", adapt=False, key="k", parent="p"
-    )
-    return model, prune(initial_snapshot(model), stage, Prune(sparsity=sparsity))
+    stage = Stage(cycle=1, epochs=0, sparsity=sparsity, schedule="none", key="k")
+    dense = initial_snapshot(model)
+    masks = prune(dense, stage, Prune(sparsity=sparsity))
+    apply_(model, masks)
+    weights = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    return model, Snapshot(weights, masks)
 
 
 @pytest.mark.parametrize("name", shipped_studies())
 def test_epochs_shared(name):
     epochs = count_epochs([trial.plan for trial in make_trials(load_study(name))])
-    ratio = epochs["naive_epochs"] / epochs["unique_epochs"]
-    print(f"\n{name}: {epochs['unique_epochs']} epochs for {epochs['naive_epochs']}, {ratio:.1f}x")
+    assert 0 < epochs.unique <= epochs.naive
+    print(
+        f"\n{name}: {epochs.unique} epochs for {epochs.naive}, {epochs.naive / epochs.unique:.1f}x"
+    )
 
 
 @pytest.mark.parametrize("sparsity", [0.9, 0.95, 0.99])
@@ -44,7 +47,8 @@ def test_snapshot_size(sparsity):
     _, snapshot = pruned_snapshot("resnet18_cifar", sparsity)
     dense = sum(weight.nbytes for weight in snapshot.weights.values())
     content = encode(snapshot)
-    assert len(decode(content).weights) == len(snapshot.weights)
+    decoded = decode(content).weights
+    assert all(torch.equal(decoded[name], weight) for name, weight in snapshot.weights.items())
     print(f"\nResNet-18 at {sparsity}: {dense / len(content):.1f} times smaller than dense")
 
 

@@ -1,6 +1,5 @@
 """Two processes with half of each batch each end with the same weights and masks, bit for bit."""
 
-import pytest
 import torch
 import torch.multiprocessing as multiprocessing
 from stepping import Training, begin
@@ -47,6 +46,5 @@ def train_all(rank: int, address: str) -> None:
     distributed.destroy_process_group()
 
 
-@pytest.mark.slow
 def test_ranks_stay_equal(tmp_path):
     multiprocessing.spawn(train_all, (f"file://{tmp_path}/rendezvous",), nprocs=2)

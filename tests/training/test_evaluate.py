@@ -7,6 +7,7 @@ from torch import nn
 from rayprune.config import Experiment
 from rayprune.data import InMemory, Split
 from rayprune.data.splits import Normalisation
+from rayprune.plan import make_plan
 from rayprune.training import evaluate as module
 from rayprune.training.evaluate import evaluate, recalibrate_batch_norm_
 from rayprune.training.run import run_plan
@@ -59,7 +60,9 @@ def test_shares_of_several_ranks_equal_the_whole(task, num, monkeypatch):
     assert evaluate(model, split, TASKS[task], 4, ALONE) == pytest.approx(whole)
 
     shares = []
-    monkeypatch.setattr(module, "sum_", lambda counts, worker: shares.append(counts) or counts)
+    monkeypatch.setattr(
+        module, "all_reduce_", lambda counts, worker: shares.append(counts) or counts
+    )
     for rank in range(3):
         evaluate(model, split, TASKS[task], 4, Worker(rank, 3))
     assert TASKS[task].metrics(sum(shares)) == pytest.approx(whole)
@@ -164,7 +167,8 @@ def pruned(small, tmp_path_factory):
             "retrain": {"epochs": epochs},
             "seed": seed,
         }
-        return run_plan(Experiment.model_validate(fields), ALONE, storage)
+        experiment = Experiment.model_validate(fields)
+        return run_plan(experiment, make_plan(experiment), ALONE, storage)
 
     return run
 

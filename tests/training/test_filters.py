@@ -5,6 +5,7 @@ import torch
 
 from rayprune.config import Experiment
 from rayprune.models import build_model
+from rayprune.plan import make_plan
 from rayprune.pruning.masks import num_weights
 from rayprune.pruning.structured import remove_filters
 from rayprune.training.run import run_plan
@@ -26,7 +27,7 @@ def test_trained_filters_are_removed_for_real_with_equal_outputs(
             "retrain": {"epochs": 1, "schedule": "llr"},
         }
     )
-    snapshot = run_plan(experiment, Worker(), str(tmp_path))
+    snapshot = run_plan(experiment, make_plan(experiment), Worker(), str(tmp_path))
     model = build_model(name, num_classes=10, in_channels=1)
     model.load_state_dict(dict(snapshot.weights))
     images = torch.rand(4, 1, 28, 28)

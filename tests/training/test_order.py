@@ -7,22 +7,22 @@ from rayprune.training.worker import Worker
 
 
 def test_every_image_at_most_once_and_batches_are_full():
-    order = epoch_order(103, 10, seed=0, stage=0, epoch=0)
+    order = epoch_order(103, 10, seed=0, cycle=0, epoch=0)
     assert order.shape == (10, 10)
     assert len(order.unique()) == 100 and int(order.max()) < 103
 
 
-def test_the_order_depends_on_seed_stage_and_epoch_alone():
-    base = dict(seed=0, stage=0, epoch=0)
+def test_the_order_depends_on_seed_cycle_and_epoch_alone():
+    base = dict(seed=0, cycle=0, epoch=0)
     first = epoch_order(100, 10, **base)
     assert torch.equal(first, epoch_order(100, 10, **base))
-    for other in ({"seed": 1}, {"stage": 1}, {"epoch": 1}):
+    for other in ({"seed": 1}, {"cycle": 1}, {"epoch": 1}):
         assert not torch.equal(first, epoch_order(100, 10, **(base | other)))
 
 
 def test_the_ranks_shares_are_the_global_batch():
-    order = epoch_order(100, 12, seed=3, stage=1, epoch=2)
-    randoms = epoch_randoms(len(order), 12, 4, seed=3, stage=1, epoch=2)
+    order = epoch_order(100, 12, seed=3, cycle=1, epoch=2)
+    randoms = epoch_randoms(len(order), 12, 4, seed=3, cycle=1, epoch=2)
     for world_size in (1, 2, 3, 4):
         workers = [Worker(rank, world_size) for rank in range(world_size)]
         assert torch.equal(torch.cat([share(order, w) for w in workers], 1), order)
