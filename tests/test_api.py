@@ -1,0 +1,112 @@
+"""The names of the API, and results that are opened again."""
+
+import importlib
+import subprocess
+import sys
+
+import pytest
+import torch
+
+import rayprune as rp
+from rayprune.config import Study
+
+
+@pytest.fixture(scope="module")
+def results(small, tmp_path_factory):
+    """A study of two good trials and one that diverges, run in this process."""
+    space = {"optim.lr": {"grid": [0.05, 0.02, 1e6]}}
+    fields = {"name": "s", "experiment": small, "search": {"space": space}}
+    study = Study.model_validate({**fields, "storage": str(tmp_path_factory.mktemp("api"))})
+    return rp.run(study, ray=False)
+
+
+def test_every_name_of_the_api_is_there_and_listed():
+    assert set(rp.__all__) <= set(dir(rp))
+    for name in rp.__all__:
+        value = getattr(rp, name)
+        module = importlib.import_module(value.__module__)
+        assert getattr(module, name) is value and value.__doc__
+    with pytest.raises(AttributeError, match="no attribute 'runn'"):
+        rp.runn  # noqa: B018
+
+
+def test_the_list_of_names_is_the_list_that_is_loaded():
+    assert sorted(rp._MODULE_OF) == sorted(rp.__all__)
+
+
+@pytest.mark.parametrize("use", ["rp.Study()", "rp.load_study()", "rp.open_results", "rp.run"])
+def test_what_needs_no_network_is_loaded_without_torch_and_ray(use):
+    code = f"import sys, rayprune as rp; {use}; print({{'torch', 'ray'}} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
+
+
+def test_a_failed_trial_has_its_reason_and_the_others_their_results(results):
+    assert [trial.status for trial in results.trials] == ["finished", "finished", "failed"]
+    assert list(results.errors) == ["2"] and "diverged in epoch 1" in results.errors["2"]
+    assert results.best.name in ("0", "1")
+    assert "val_accuracy" in results.best.row
+
+
+def test_results_are_opened_as_they_were_left(results):
+    again = rp.open_results(results.folder)
+    assert again.table.equals(results.table, check_metadata=True)
+    assert again.answer == results.answer and again.trials == results.trials
+    with pytest.raises(ValueError, match="no results in"):
+        rp.open_results("nowhere")
+
+
+def test_a_snapshot_is_the_one_that_the_table_names(results):
+    best = rp.load_snapshot(results)
+    assert best.records[-1].key == results.best.key
+    other = rp.load_snapshot(results.folder, "1")
+    assert other.records[-1].metrics["val_accuracy"] in results.table["val_accuracy"].to_pylist()
+    sizes = [sum(int(mask.sum()) for mask in s.masks.values()) for s in (best, other)]
+    assert sizes[0] == sizes[1]
+    with pytest.raises(ValueError, match=r"trial '2' has not finished. Finished trials: 0, 1"):
+        rp.load_snapshot(results, "2")
+
+
+def test_a_report_is_written_beside_the_table(results):
+    page = rp.write_report(results.folder)
+    assert page == f"{results.folder}/report.html"
+    with open(page) as file:
+        assert "<html" in file.read()
+
+
+def test_a_second_run_reads_the_table_and_does_nothing(results, small, monkeypatch):
+    import rayprune.training.local as local
+
+    storage = results.folder.rpartition("/")[0]
+    space = {"optim.lr": {"grid": [0.05, 0.02]}}
+    fields = {"name": "s", "experiment": small, "search": {"space": space}}
+    study = Study.model_validate({**fields, "storage": storage})
+    monkeypatch.setattr(local, "run_local", None)  # it would fail if it were called
+    told = []
+    first = rp.run(study, ray=False, on_progress=told.append)
+    assert {state.status for state in told[-1].stages.values()} == {"done"}
+    written = []
+    monkeypatch.setattr("rayprune.results.storage.write_bytes", lambda *a: written.append(a))
+    monkeypatch.setattr("rayprune.results.table.write_bytes", lambda *a: written.append(a))
+    second = rp.run(study, ray=False)
+    assert written == []
+    assert second.table.equals(first.table) and len(second.trials) == 2
+
+
+def test_a_snapshot_that_is_gone_is_told_and_made_again(small, tmp_path):
+    study = Study.model_validate({"name": "s", "experiment": small, "storage": str(tmp_path)})
+    results = rp.run(study, ray=False)
+    weights = results.best.snapshot.weights
+    (tmp_path / "stages" / results.best.key / "snapshot.safetensors").unlink()
+    with pytest.raises(ValueError, match=r"gone from .*Run the study again"):
+        rp.load_snapshot(results)
+    again = rp.run(study, ray=False).best.snapshot.weights
+    assert all(torch.equal(weights[name], again[name]) for name in weights)
+
+
+def test_a_study_that_is_wrong_is_told_before_anything_is_written(small, tmp_path):
+    wrong = {**small, "model": {"name": "lenet_300_1000"}}
+    fields = {"name": "s", "experiment": wrong, "storage": str(tmp_path / "storage")}
+    with pytest.raises(ValueError, match="Did you mean lenet_300_100"):
+        rp.run(Study.model_validate(fields), ray=False)
+    assert not (tmp_path / "storage").exists()

@@ -1,0 +1,69 @@
+"""A study without Ray: every stage once, failures alone, progress after every epoch."""
+
+import pytest
+
+from rayprune.config import Study
+from rayprune.plan import count_epochs
+from rayprune.results.recorder import Recorder
+from rayprune.results.table import read_metadata
+from rayprune.training.local import run_local
+from rayprune.trials import make_trials
+
+
+@pytest.fixture
+def run(small, tmp_path):
+    """Run a study of the small experiment; (its table, all progress, its trials)."""
+
+    def start(space, **experiment):
+        fields = {"experiment": {**small, **experiment}, "search": {"space": space}}
+        study = Study.model_validate({"name": "s", **fields, "storage": str(tmp_path)})
+        trials, told = make_trials(study), []
+        table = run_local(study, trials, Recorder(study, trials), told.append)
+        return table, told, trials
+
+    return start
+
+
+def test_executed_epochs_are_the_unique_ones(run):
+    table, told, trials = run({"retrain.epochs": {"grid": [1, 2]}, "seed": {"grid": [0, 1]}})
+    summary, statuses = read_metadata(table)
+    assert summary.executed_epochs == count_epochs(t.plan for t in trials).unique == 2 * (3 + 3)
+    assert {status.status for status in statuses} == {"finished"}
+    epochs = [progress.executed_epochs for progress in told]
+    assert sorted(set(epochs)) == list(range(1, 13)) and epochs == sorted(epochs)
+    assert sum(table["executed"].to_pylist()) == 6, "each stage ran for one trial"
+
+
+def test_a_shared_stage_that_cannot_be_done_is_tried_once(run):
+    """Both trials of the wild rate share the dense run that diverges in its first epoch."""
+    space = {"optim.lr": {"grid": [1e6, 0.05]}, "retrain.epochs": {"grid": [1, 2]}}
+    table, told, _ = run(space)
+    _, statuses = read_metadata(table)
+    assert [s.status for s in statuses] == ["failed", "failed", "finished", "finished"]
+    assert statuses[0].reason == statuses[1].reason
+    assert told[-1].executed_epochs == 3 + 1 + 2
+
+
+def test_a_trial_with_a_bad_cycle_keeps_its_dense_run(run):
+    space = {"prune.ignore": {"grid": [["no_such_layer"], []]}}
+    table, _, _ = run(space)
+    _, statuses = read_metadata(table)
+    assert [s.status for s in statuses] == ["failed", "finished"]
+    assert "no_such_layer" in statuses[0].reason
+    rows = table.to_pylist()
+    assert [(r["trial"], r["cycle"], r["is_final"]) for r in rows] == [
+        ("0", 0, False),
+        ("1", 0, False),
+        ("1", 1, True),
+    ]
+
+
+def broken_model(num_classes):
+    raise TypeError("what is this?")
+
+
+def test_a_bug_of_the_users_is_one_line_with_its_place(run):
+    table, _, _ = run({}, model={"target": f"{__name__}:broken_model"})
+    ((status),) = read_metadata(table)[1]
+    assert status.status == "failed"
+    assert status.reason.startswith("TypeError: what is this? (test_local.py, line ")
