@@ -13,8 +13,18 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 Schedule = Callable[[int], float]
+
+DenseSchedule = Literal["stepped", "linear", "cosine", "constant"]
+"""Names of the dense run's schedules, which `dense_lrs` makes."""
+RetrainSchedule = Literal[
+    "ft", "lrw", "slr", "clr", "llr", "allr", "constant", "stepped", "cosine", "linear"
+]
+"""Names of the cycles' schedules, which `retrain_lrs` makes, or `dense_lrs` from a user's rate."""
+OWN_SCHEDULES = ("constant", "stepped", "cosine", "linear")
+"""Those of a cycle that take the user's own rate; the others take theirs from the dense run."""
 
 
 @dataclass(frozen=True)

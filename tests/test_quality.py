@@ -24,7 +24,8 @@ LINES = [
     {"results"},
     {"trials"},
     {"plan"},
-    {"config", "schedules"},
+    {"config"},
+    {"schedules"},
 ]
 MAY_IMPORT_RAY = {"distributed"}
 

@@ -1,7 +1,6 @@
 """What to compute, as frozen values: read, checked in full, and never changed afterwards."""
 
 from rayprune.config.experiment import (
-    OWN_SCHEDULES,
     Allr,
     Budget,
     Data,
@@ -19,7 +18,6 @@ from rayprune.config.messages import ConfigError
 from rayprune.config.study import Dimension, EarlyStop, Scaling, Search, Space, Study
 
 __all__ = [
-    "OWN_SCHEDULES",
     "Allr",
     "Budget",
     "ConfigError",

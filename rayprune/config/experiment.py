@@ -8,15 +8,11 @@ from pydantic import Field, field_validator, model_validator
 
 from rayprune.config.frozen import Frozen
 from rayprune.config.pattern import check_sparsity, n_of_m
-from rayprune.config.sparsify import Sparsify
+from rayprune.config.sparsify import Allocation, Sparsify
+from rayprune.schedules import OWN_SCHEDULES, DenseSchedule, RetrainSchedule
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Share = Annotated[float, Field(gt=0, lt=1)]
-DenseSchedule = Literal["stepped", "linear", "cosine", "constant"]
-RetrainSchedule = Literal[
-    "ft", "lrw", "slr", "clr", "llr", "allr", "constant", "stepped", "cosine", "linear"
-]
-OWN_SCHEDULES = ("constant", "stepped", "cosine", "linear")  # those that take a user's `lr`
 
 
 class Model(Frozen):
@@ -131,7 +127,7 @@ class Prune(Frozen):
     """Prune-and-retrain cycles; 1 is one-shot, 0 leaves the dense run as it is."""
     fraction_per_cycle: Share | None = None
     """Instead of `cycles`: remove this part of what remains until the goal is reached."""
-    allocation: Literal["global", "uniform", "uniform_plus", "erk", "lamp"] = "global"
+    allocation: Allocation = "global"
     """How the removed weights are shared out over the layers."""
     pattern: str = "unstructured"
     """unstructured, filter, or n:m such as 2:4."""

@@ -145,8 +145,3 @@ class RigL(Options):
 Sparsify = Annotated[
     Gmp | Gsm | Lc | Dpf | Dnw | Str | Cs | Dst | RigL, Field(discriminator="method")
 ]
-
-
-def shortest_run(options: Options) -> int:
-    """Epochs that a method's run must have at least: GMP prunes once and trains on after it."""
-    return 2 * (options.interval or 1) if isinstance(options, Gmp) else 1

@@ -5,10 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from rayprune.config import OWN_SCHEDULES, Experiment
+from rayprune.config import Experiment
 from rayprune.plan import Stage, dense_epochs, dense_schedule
 from rayprune.pruning.masks import Masks, not_ignored
-from rayprune.schedules import DenseLRs, Schedule, allr_scale, dense_lrs, retrain_lrs
+from rayprune.schedules import (
+    OWN_SCHEDULES,
+    DenseLRs,
+    Schedule,
+    allr_scale,
+    dense_lrs,
+    retrain_lrs,
+)
 from rayprune.snapshot import Snapshot, norm_drop
 
 
