@@ -66,7 +66,14 @@ def decode(content: bytes | np.ndarray) -> Snapshot:
 
 def encode_tensors(tensors: Mapping[str, Tensor], info: Mapping[str, Any]) -> bytes:
     """Named tensors and JSON beside them, as one safetensors file."""
-    return save({k: v.contiguous() for k, v in tensors.items()}, {"info": json.dumps(info)})
+    whole: dict[str, Tensor] = {}
+    seen: set[int] = set()
+    for name, tensor in tensors.items():
+        place = tensor.untyped_storage().data_ptr()
+        # safetensors refuses tensors that share memory, as those of layers that share a weight.
+        whole[name] = tensor.clone() if place in seen else tensor
+        seen.add(place)
+    return save({k: v.contiguous() for k, v in whole.items()}, {"info": json.dumps(info)})
 
 
 def decode_tensors(content: bytes | np.ndarray) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -78,6 +78,14 @@ def test_a_weight_laid_out_by_channels_last_is_read_in_its_own_order():
     assert torch.equal(after.momentum["w"], weight)
 
 
+def test_tensors_that_share_memory_are_written_each():
+    """Those of layers that share a weight, and parts of one tensor."""
+    shared = torch.arange(6.0).view(2, 3)
+    weights = {"a": shared, "b": shared, "row": shared[1], "turned": shared.T}
+    after = decode(encode(Snapshot(weights, {})))
+    assert all(torch.equal(after.weights[name], weight) for name, weight in weights.items())
+
+
 @pytest.mark.parametrize("damage", [lambda c: b"", lambda c: c[:100], lambda c: b"nonsense" * 9])
 def test_damaged_bytes_are_refused(damage):
     with pytest.raises(SnapshotError):

@@ -2,7 +2,8 @@
 
 import pytest
 import torch
-from made_plans import WORKER, KilledError, assert_equal, experiment, kept, run
+from made_plans import WORKER, KilledError, assert_equal, experiment, kept, run, run_until_killed
+from torch import nn
 
 from rayprune.plan import make_plan
 from rayprune.results.files import epoch_file, snapshot_file
@@ -63,6 +64,32 @@ def test_an_interrupted_stage_ends_with_the_bits_of_an_undisturbed_one(cycle, fi
     assert_equal(snapshot, kept(storage, stage.key))
     assert read_bytes(epoch_file(str(tmp_path), stage.key)) is None
     assert read_bytes(snapshot_file(str(tmp_path), stage.key)) == content
+
+
+class Tied(nn.Module):
+    """Two layers that share a weight."""
+
+    def __init__(self, num_classes, in_channels):
+        super().__init__()
+        self.first, self.second = nn.Linear(in_channels * 784, 64), nn.Linear(64, 64)
+        self.third, self.last = nn.Linear(64, 64), nn.Linear(64, num_classes)
+        self.third.weight = self.second.weight
+
+    def forward(self, x):
+        x = self.second(self.first(x.flatten(1)).relu()).relu()
+        return self.last(self.third(x).relu())
+
+
+def test_layers_that_share_a_weight_are_pruned_as_one(small, tmp_path):
+    wanted = experiment(small, model={"target": f"{__name__}:Tied"})
+    snapshot, _ = run(wanted, tmp_path / "undisturbed")
+    assert "second.weight" in snapshot.masks and "third.weight" not in snapshot.masks
+    assert torch.equal(snapshot.weights["second.weight"], snapshot.weights["third.weight"])
+    assert not snapshot.weights["third.weight"][~snapshot.masks["second.weight"]].any()
+    run_until_killed(wanted, tmp_path / "killed", epochs=4)
+    again, executed = run(wanted, tmp_path / "killed")
+    assert executed == [(1, 2)]
+    assert_equal(again, snapshot)
 
 
 def test_a_stage_reports_every_epoch_as_it_is_measured(small, tmp_path):
