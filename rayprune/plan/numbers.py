@@ -30,7 +30,8 @@ def dense_schedule(experiment: Experiment) -> str:
 def retrain_schedule(experiment: Experiment) -> str:
     """LR schedule of the cycles: ALLR, or with rewinding the dense run's own, unless it is named.
 
-    LRW replays the dense run's last epochs; after a rewind to epoch k these are all from k on.
+    LRW replays the dense run's last epochs. After a rewind to epoch k these are all from k on,
+    where a cycle retrains for the T - k epochs that it has by default.
     """
     return experiment.retrain.schedule or ("lrw" if experiment.prune.rewind else "allr")
 

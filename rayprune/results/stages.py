@@ -6,13 +6,20 @@ import hashlib
 import json
 import logging
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
 
 from rayprune.results.files import epoch_file, snapshot_file, snapshot_manifest
 from rayprune.results.record import StageRecord, record_from_json, record_to_json
 from rayprune.results.storage import delete, read_bytes, write_bytes
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class _Manifest:
+    sha256: str
+    """Of the content."""
+    records: tuple[StageRecord, ...]
 
 
 class LostSnapshotError(Exception):
@@ -40,7 +47,7 @@ def finished_records(storage: str, key: str) -> tuple[StageRecord, ...] | None:
     Asks the manifest alone, whatever the size of the weights. Raises ``StorageError``.
     """
     manifest = _manifest(storage, key)
-    return None if manifest is None else tuple(map(record_from_json, manifest["records"]))
+    return None if manifest is None else manifest.records
 
 
 def load_content(storage: str, key: str) -> bytes:
@@ -53,7 +60,7 @@ def load_content(storage: str, key: str) -> bytes:
     content = None if manifest is None else read_bytes(snapshot_file(storage, key))
     if manifest is None:
         raise LostSnapshotError(key)
-    if content is None or hashlib.sha256(content).hexdigest() != manifest["sha256"]:
+    if content is None or hashlib.sha256(content).hexdigest() != manifest.sha256:
         what = "missing" if content is None else "damaged"
         log.warning("%s is %s: computing it again", snapshot_file(storage, key), what)
         delete(snapshot_manifest(storage, key))
@@ -61,9 +68,15 @@ def load_content(storage: str, key: str) -> bytes:
     return content
 
 
-def _manifest(storage: str, key: str) -> dict[str, Any] | None:
-    content = read_bytes(snapshot_manifest(storage, key))
+def _manifest(storage: str, key: str) -> _Manifest | None:
+    file = snapshot_manifest(storage, key)
+    content = read_bytes(file)
+    if content is None:
+        return None
     try:
-        return None if content is None else json.loads(content)
-    except ValueError:
-        return None  # cut off by a crash of the storage: as good as not written
+        raw = json.loads(content)
+        return _Manifest(raw["sha256"], tuple(map(record_from_json, raw["records"])))
+    except (ValueError, KeyError, TypeError):
+        # Cut off by a crash of the storage, or of another version: as good as not written.
+        log.warning("%s cannot be read: computing the stage again", file)
+        return None

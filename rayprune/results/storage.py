@@ -55,9 +55,12 @@ def write_bytes(uri: str, content: bytes) -> None:
 
 
 def delete(uri: str) -> None:
-    """Delete a file if it is there."""
-    fs, path = pafs.FileSystem.from_uri(uri)
-    _delete(fs, path)
+    """Delete a file if it is there. Raises ``StorageError``."""
+    try:
+        fs, path = pafs.FileSystem.from_uri(uri)
+        _delete(fs, path)
+    except OSError as error:
+        raise StorageError(f"cannot delete {uri}: {error}") from error
 
 
 def _delete(fs: pafs.FileSystem, path: str) -> None:

@@ -25,7 +25,7 @@ def evaluate(
             batch = task.count(model(laid_out(inputs)), targets)
             counts = batch if counts is None else counts + batch
     model.train(training)
-    assert counts is not None, "a split has fewer images than there are workers"
+    assert counts is not None, "every rank has an image of each split"
     return task.metrics(all_reduce_(counts.clone(), worker).cpu())
 
 

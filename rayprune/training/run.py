@@ -66,6 +66,7 @@ def run_stage(
     `on_epoch` said stop. Goes on from the stage's last epoch checkpoint. Raises ``ValueError`` for
     data, models and goals that cannot be, ``StorageError``.
     """
+    assert stage.inputs.teacher is None and not stage.inputs.ingredients, "no plan has them so far"
     dataset = load_dataset(experiment.data, experiment.seed)
     _check_batch(experiment, dataset, worker)
     model = make_model(experiment, dataset)
@@ -167,6 +168,7 @@ def _load(storage: str, key: str, worker: Worker) -> Snapshot:
 
 
 def _check_batch(experiment: Experiment, dataset: Dataset, worker: Worker) -> None:
+    """Every rank needs a share of each batch, and an image of each split to measure on."""
     batch, num_images = experiment.batch_size, len(dataset.train)
     if num_images < batch:
         raise ValueError(
@@ -178,6 +180,12 @@ def _check_batch(experiment: Experiment, dataset: Dataset, worker: Worker) -> No
             f"experiment.batch_size is the global batch: it must be a multiple of the "
             f"{worker.world_size} workers, got {batch}. "
             f"Write {batch // worker.world_size * worker.world_size or worker.world_size}"
+        )
+    smallest = min(len(dataset.val), len(dataset.test))
+    if smallest < worker.world_size:
+        raise ValueError(
+            f"validation and test need an image for each of the {worker.world_size} workers, got "
+            f"{smallest}. Raise experiment.data.val_fraction, or take fewer workers"
         )
 
 

@@ -57,10 +57,19 @@ def test_a_damaged_snapshot_no_longer_counts(damage, tmp_path, caplog):
     assert load_content(storage, "k") == b"content"
 
 
-def test_a_manifest_that_was_cut_off_does_not_count(tmp_path):
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda content: content[:-3],
+        lambda content: b"{}",
+        lambda content: b"[1]",
+        lambda content: content.replace(b'"cycle"', b'"stage"'),  # as an older version wrote it
+    ],
+)
+def test_a_manifest_that_was_cut_off_or_is_of_another_version_does_not_count(damage, tmp_path):
     save_stage(str(tmp_path), "k", b"content", [record()])
     manifest = tmp_path / "stages" / "k" / "snapshot.json"
-    manifest.write_bytes(manifest.read_bytes()[:-3])
+    manifest.write_bytes(damage(manifest.read_bytes()))
     assert finished_records(str(tmp_path), "k") is None
     with pytest.raises(LostSnapshotError):
         load_content(str(tmp_path), "k")
