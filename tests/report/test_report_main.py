@@ -1,4 +1,4 @@
-"""The door: its exit codes, its messages, and what it does not import."""
+"""The command: its exit codes, its messages, and what it does not import."""
 
 from __future__ import annotations
 
