@@ -86,38 +86,7 @@ _MODULES = {
 }
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
 
-__all__ = [
-    "Allr",
-    "BestTrial",
-    "Budget",
-    "ConfigError",
-    "Data",
-    "Dense",
-    "Dimension",
-    "EarlyStop",
-    "Experiment",
-    "Model",
-    "Optim",
-    "ParquetFiles",
-    "Prune",
-    "Results",
-    "Retrain",
-    "Rewind",
-    "Scaling",
-    "Search",
-    "Snapshot",
-    "Sparsifier",
-    "StageProgress",
-    "StorageError",
-    "Study",
-    "StudyProgress",
-    "Task",
-    "load_snapshot",
-    "load_study",
-    "open_results",
-    "run",
-    "write_report",
-]
+__all__ = sorted(_MODULE_OF)
 
 
 def __getattr__(name: str) -> Any:

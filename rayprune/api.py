@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -35,6 +36,8 @@ from rayprune.trials import TrialPlan, make_trials
 
 if TYPE_CHECKING:
     from rayprune.snapshot import Snapshot
+
+log = logging.getLogger(__name__)
 
 OnProgress = Callable[[StudyProgress], None]
 
@@ -119,7 +122,7 @@ def run(study: Study, *, ray: bool = True, on_progress: OnProgress | None = None
     """
     trials = make_trials(study)
     with _environment_restored():
-        return _run(study, trials, ray=ray, on_progress=on_progress or (lambda progress: None))
+        return _run(study, trials, ray=ray, on_progress=_harmless(on_progress))
 
 
 def is_first_rank() -> bool:
@@ -225,6 +228,22 @@ def check(study: Study, trials: Sequence[TrialPlan], *, ray: bool = True) -> Non
         check_data(data)
     for model in dict.fromkeys(trial.experiment.model for trial in trials):
         check_model(model.name, target=model.target, weights=model.weights)
+
+
+def _harmless(on_progress: OnProgress | None) -> OnProgress:
+    """What only informs may fail, and the study goes on; the first failure is logged."""
+    failed: list[Exception] = []
+
+    def call(progress: StudyProgress) -> None:
+        try:
+            if on_progress is not None:
+                on_progress(progress)
+        except Exception as error:
+            if not failed:
+                log.warning("on_progress failed, the study goes on", exc_info=error)
+            failed.append(error)
+
+    return call
 
 
 @contextmanager

@@ -1,8 +1,10 @@
 """The names of the API, and results that are opened again."""
 
+import ast
 import importlib
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -30,8 +32,13 @@ def test_every_name_of_the_api_is_there_and_listed():
         rp.runn  # noqa: B018
 
 
-def test_the_list_of_names_is_the_list_that_is_loaded():
-    assert sorted(rp._MODULE_OF) == sorted(rp.__all__)
+def test_what_a_type_checker_sees_is_what_is_loaded():
+    tree = ast.parse(Path(rp.__file__).read_text())
+    seen = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
+    named = {
+        alias.name for node in seen if node.module.startswith("rayprune.") for alias in node.names
+    }
+    assert named == set(rp.__all__)
 
 
 @pytest.mark.parametrize("use", ["rp.Study()", "rp.load_study()", "rp.open_results", "rp.run"])
@@ -110,3 +117,32 @@ def test_a_study_that_is_wrong_is_told_before_anything_is_written(small, tmp_pat
     with pytest.raises(ValueError, match="Did you mean lenet_300_100"):
         rp.run(Study.model_validate(fields), ray=False)
     assert not (tmp_path / "storage").exists()
+
+
+def test_a_broken_view_breaks_no_study(small, tmp_path, caplog):
+    def broken(progress):
+        raise ZeroDivisionError("no such pixel")
+
+    study = Study.model_validate({"name": "s", "experiment": small, "storage": str(tmp_path)})
+    results = rp.run(study, ray=False, on_progress=broken)
+    assert [trial.status for trial in results.trials] == ["finished"]
+    assert caplog.text.count("on_progress failed") == 1 and "no such pixel" in caplog.text
+
+
+def test_a_table_that_cannot_be_written_for_a_while_breaks_no_study(small, tmp_path, monkeypatch):
+    from rayprune.results import recorder
+    from rayprune.results.storage import StorageError
+
+    write, failures = recorder.write_table, []
+
+    def write_at_last(folder, table):
+        if len(failures) < 3:
+            failures.append(folder)
+            raise StorageError("503")
+        write(folder, table)
+
+    monkeypatch.setattr(recorder, "write_table", write_at_last)
+    study = Study.model_validate({"name": "s", "experiment": small, "storage": str(tmp_path)})
+    results = rp.run(study, ray=False)
+    assert len(failures) == 3
+    assert rp.open_results(results.folder).table.equals(results.table, check_metadata=True)

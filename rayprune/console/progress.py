@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import io
-import sys
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack, redirect_stdout
-from typing import TextIO
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -25,33 +21,6 @@ LOG_EVERY_S = 15.0
 WANTED = StageProgress("wanted")
 
 
-class WithoutWorkerCounts(io.TextIOBase):
-    """Standard output without Ray's advice on the number of its processes.
-
-    It counts slots and waiting trials against the CPUs of a small machine. All else that Ray says,
-    as that no node can hold a worker, passes.
-    """
-
-    def __init__(self, target: TextIO) -> None:
-        self._target, self._dropped = target, False
-
-    def write(self, text: str) -> int:
-        dropped = "PYTHON worker processes have been started" in text
-        if not dropped and not (self._dropped and text == "\n"):  # its line's end comes by itself
-            self._target.write(text)
-        self._dropped = dropped
-        return len(text)
-
-    def flush(self) -> None:
-        self._target.flush()
-
-    def isatty(self) -> bool:
-        return self._target.isatty()
-
-    def fileno(self) -> int:
-        return self._target.fileno()
-
-
 class ProgressView:
     """Shows a study's progress; a context manager, called with each new progress."""
 
@@ -65,17 +34,14 @@ class ProgressView:
         self._epochs_shown: dict[str, int] = {}
         self._logged = 0.0
         self._live = Live(console=console, refresh_per_second=4, transient=True)
-        self._opened = ExitStack()
 
     def __enter__(self) -> ProgressView:
-        # First the filter, then the live table: rich prints to what it finds as it starts.
-        self._opened.enter_context(redirect_stdout(WithoutWorkerCounts(sys.stdout)))
         if self._console.is_terminal:
-            self._opened.enter_context(self._live)
+            self._live.start()
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._opened.close()
+        self._live.stop()
 
     def __call__(self, progress: StudyProgress) -> None:
         now = time.monotonic()

@@ -48,7 +48,7 @@ class LedgerActor:
         await self._tell()
 
     async def wait_for(self, key: str, epochs_seen: int) -> StageProgress:
-        """How far a stage is once it is over or past `epochs_seen`, or after a while."""
+        """Progress of a stage once it is over or past `epochs_seen`, or after a while."""
 
         def has_news() -> bool:
             state = self._ledger.state(key)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, redirect_stdout
+from typing import TextIO
 
 import ray
 
@@ -16,17 +19,45 @@ from rayprune.config import Scaling
 LOGGERS = ("ray", "ray.train", "ray.tune", "ray.data")
 
 
+class WithoutWorkerCounts(io.TextIOBase):
+    """Standard output without Ray's advice on the number of its processes.
+
+    It counts slots and waiting trials against the CPUs of a small machine. All else that Ray says,
+    as that no node can hold a worker, passes.
+    """
+
+    def __init__(self, target: TextIO) -> None:
+        self._target, self._dropped = target, False
+
+    def write(self, text: str) -> int:
+        dropped = "PYTHON worker processes have been started" in text
+        if not dropped and not (self._dropped and text == "\n"):  # its line's end comes by itself
+            self._target.write(text)
+        self._dropped = dropped
+        return len(text)
+
+    def flush(self) -> None:
+        self._target.flush()
+
+    def isatty(self) -> bool:
+        return self._target.isatty()
+
+    def fileno(self) -> int:
+        return self._target.fileno()
+
+
 @contextmanager
 def connected() -> Iterator[None]:
     """A Ray that this process is connected to.
 
     The one that it is connected to already, which stays; else the cluster of RAY_ADDRESS, or a new
-    Ray on this machine, and then the connection ends with the context. Ray is quiet inside; loggers
-    and signal handlers are as before afterwards.
+    Ray on this machine, and then the connection ends with the context. Ray is quiet inside; loggers,
+    standard output and signal handlers are as before afterwards.
     """
     with ExitStack() as stack:
         stack.enter_context(_quiet_loggers())
         stack.enter_context(_signal_handlers())
+        stack.enter_context(redirect_stdout(WithoutWorkerCounts(sys.stdout)))
         if not ray.is_initialized():
             address = os.environ.get("RAY_ADDRESS")
             ray.init(

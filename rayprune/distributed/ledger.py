@@ -103,7 +103,7 @@ class Ledger:
             self._given_up[trial] = TrialStatus(name=trial, status=status, reason=reason)
 
     def state(self, key: str) -> StageProgress:
-        """How far a stage is."""
+        """Progress of one stage."""
         return self._entries[key].progress
 
     def has_work(self) -> bool:
@@ -198,7 +198,7 @@ class Ledger:
     # ---- what people see ----
 
     def progress(self) -> StudyProgress:
-        """How far every stage is; holds no snapshot."""
+        """Progress of every stage; holds no snapshot."""
         entries = self._entries
         return StudyProgress(
             stages={key: entry.progress for key, entry in entries.items()},

@@ -21,6 +21,7 @@ from rayprune.distributed.slots import Slots
 from rayprune.distributed.trial import RETRAIN_EPOCHS, Withdraw, run_trial
 from rayprune.results.progress import StudyProgress
 from rayprune.results.recorder import Recorder
+from rayprune.results.storage import StorageError
 from rayprune.trials import TrialPlan
 
 WATCH_EVERY_S = 0.5
@@ -121,8 +122,8 @@ def _repeated(action: Callable[[], None]) -> Iterator[None]:
 
 
 def _watch(ledger: Any, recorder: Recorder, on_progress: Callable[[StudyProgress], None]) -> None:
-    """Write down what is new and show it; what only informs may fail, and is tried again."""
+    """Write down what is new and show it; a write that fails is tried again the next time."""
     try:
         on_progress(recorder.update(ray.get(ledger.progress.remote())))
-    except Exception as error:
-        log.warning("progress could not be written or shown, the study goes on: %s", error)
+    except (StorageError, ray.exceptions.RayError) as error:
+        log.warning("progress was not written, the study goes on: %s", error)

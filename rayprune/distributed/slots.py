@@ -16,7 +16,9 @@ import ray.train.torch
 from rayprune.config import Scaling
 
 START_S = 30.0  # how long all else lets the first slot start alone
-END_S = 10.0  # how long slots may take to end before Ray is shut down around them
+# How long slots may take to end before Ray is shut down around them, which ends the process with
+# an error: a busy machine gets the time.
+END_S = 60.0
 
 
 class Slots:

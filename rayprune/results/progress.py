@@ -1,4 +1,4 @@
-"""How far a running study is: what the ledger knows, and what people are shown."""
+"""Progress of a running study: what the ledger knows, and what people are shown."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ StageStatus = Literal["wanted", "running", "done", "failed"]
 
 @dataclass(frozen=True)
 class StageProgress:
-    """How far a stage is."""
+    """Progress of one stage."""
 
     status: StageStatus
     epochs_done: int = 0
@@ -26,7 +26,7 @@ class StageProgress:
 
 @dataclass(frozen=True)
 class StudyProgress:
-    """How far a study is; a new value is handed out whenever somebody asks."""
+    """Progress of a whole study, as it was when somebody asked."""
 
     stages: Mapping[str, StageProgress]
     """By key; a stage that is not in it is wanted."""

@@ -127,7 +127,7 @@ class Sparsifier:
 
     @contextmanager
     def shipped(self) -> Iterator[Masks]:
-        """Inside, the model computes with what `finish` would leave; gives the masks."""
+        """Inside, the model computes with what `finish` would leave; yields the masks."""
         masks = self.final_masks()
         dense = [weight.detach().clone() for weight in self.weights.values()]
         zero_(self.weights, masks)

@@ -57,7 +57,7 @@ def restore_checkpoint_(
 
 
 def epochs_done_of(content: bytes) -> int:
-    """How far the run of a checkpoint was. Raises ``SnapshotError``."""
+    """Epochs of its run that a checkpoint has behind it. Raises ``SnapshotError``."""
     return EpochState(**_decode(content)[1]).epochs_done
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
@@ -18,6 +19,8 @@ from rayprune.training.run import failure_message, run_plan
 from rayprune.training.stage import EpochReport
 from rayprune.training.worker import Worker, broadcast, local_worker, training_process
 from rayprune.trials import TrialPlan
+
+log = logging.getLogger(__name__)
 
 
 def run_local(
@@ -61,14 +64,14 @@ class _Journal:
         executed_for = {**self.progress.executed_for, stage.key: trial}
         executed = self.progress.executed_epochs + 1
         self.progress = replace(self.progress, executed_for=executed_for, executed_epochs=executed)
-        self._on_progress(self._recorder.update(self.progress))
+        self._tell()
 
     def trial_done(self, trial: TrialPlan) -> None:
         for stage in trial.plan:
             records = finished_records(self._recorder.storage, stage.key)
             if records is not None:
                 self._set(stage, StageProgress("done", stage.epochs, records[-1].metrics))
-        self._on_progress(self._recorder.update(self.progress))
+        self._tell()
 
     def trial_failed(self, trial: TrialPlan, error: str) -> None:
         """Its first stage that is not done is the one that cannot be done."""
@@ -76,12 +79,18 @@ class _Journal:
         stages = self.progress.stages
         not_done = [s for s in trial.plan if s.key not in stages or stages[s.key].status != "done"]
         self._set(not_done[0], StageProgress("failed", error=error))
-        self._on_progress(self._recorder.update(self.progress))
+        self._tell()
 
     def has_failed(self, trial: TrialPlan) -> bool:
         """Whether a stage that it shares with an earlier trial cannot be done."""
         states = (self.progress.stages.get(stage.key) for stage in trial.plan)
         return any(state is not None and state.status == "failed" for state in states)
+
+    def _tell(self) -> None:
+        try:
+            self._on_progress(self._recorder.update(self.progress))
+        except StorageError as error:  # tried again after the next epoch, and at the end
+            log.warning("progress was not written, the study goes on: %s", error)
 
     def _set(self, stage: Stage, state: StageProgress) -> None:
         stages = {**self.progress.stages, stage.key: state}

@@ -5,7 +5,7 @@ import io
 from rich.console import Console
 
 from rayprune.config import Experiment, Study, load_study
-from rayprune.console.progress import ProgressView, WithoutWorkerCounts, describe, stage_name
+from rayprune.console.progress import ProgressView, describe, stage_name
 from rayprune.plan import make_plan
 from rayprune.results.outcome import TrialStatus
 from rayprune.results.progress import StageProgress, StudyProgress
@@ -95,11 +95,3 @@ def test_stages_of_a_dense_run_in_parts_have_their_own_names():
 
 def test_searched_values_are_short():
     assert describe({"retrain.epochs": 3, "way": "x", "optim.lr": None}) == "epochs=3 way=x"
-
-
-def test_only_the_count_of_processes_is_kept_back():
-    file = io.StringIO()
-    stream = WithoutWorkerCounts(file)
-    print("(raylet) WARNING: 8 PYTHON worker processes have been started on node", file=stream)
-    print("(autoscaler) no node type can hold {'GPU': 3}", file=stream)
-    assert file.getvalue() == "(autoscaler) no node type can hold {'GPU': 3}\n"

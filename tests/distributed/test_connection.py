@@ -1,10 +1,12 @@
-"""How many slots a study gets."""
+"""How many slots a study gets, and what of Ray's words is kept back."""
+
+import io
 
 import pytest
 
 from rayprune.config import Scaling
 from rayprune.distributed import connection
-from rayprune.distributed.connection import num_slots
+from rayprune.distributed.connection import WithoutWorkerCounts, num_slots
 
 
 @pytest.mark.parametrize(
@@ -32,3 +34,11 @@ def test_slots_are_what_the_cluster_holds_and_the_study_needs(
 def test_an_empty_cluster_gets_one_slot(monkeypatch):
     monkeypatch.setattr(connection.ray, "cluster_resources", dict)
     assert num_slots(Scaling(gpus_per_worker=1), 9) == 1
+
+
+def test_only_the_count_of_processes_is_kept_back():
+    file = io.StringIO()
+    stream = WithoutWorkerCounts(file)
+    print("(raylet) WARNING: 8 PYTHON worker processes have been started on node", file=stream)
+    print("(autoscaler) no node type can hold {'GPU': 3}", file=stream)
+    assert file.getvalue() == "(autoscaler) no node type can hold {'GPU': 3}\n"

@@ -27,7 +27,7 @@ SPACE = {"retrain.schedule": {"grid": ["llr", "allr"]}, "retrain.epochs": {"grid
 
 @pytest.fixture
 def study(small, tmp_path):
-    """Write a study; gives its file and its storage."""
+    """Write a study; return its file."""
 
     def write(search=None, scaling=None, **experiment):
         file = tmp_path / "small_study.yaml"
@@ -145,15 +145,6 @@ def test_slots_of_two_workers(study):
     assert summary.executed_epochs == summary.unique_epochs == 3 + 1 + 2
 
 
-def test_a_trial_that_cannot_be_run_fails_alone(study):
-    file = study(search={"space": {"optim.lr": {"grid": [0.05, 1e6]}}})
-    output = finish(start(file), code=1)
-    results = opened(file)
-    assert set(results.table["trial"].to_pylist()) == {"0"}
-    assert [trial.status for trial in results.trials] == ["finished", "failed"]
-    assert "diverged in epoch 1" in results.errors["1"] and "diverged" in output
-
-
 def test_early_stopping_marks_the_trials_that_it_gave_up(study):
     """Six rates, one slot: the weak ones are given up after a few of their 60 epochs."""
     rates = [0.05, 0.02, 1e-5, 1e-6, 1e-7, 1e-8]
@@ -183,7 +174,7 @@ def test_early_stopping_marks_the_trials_that_it_gave_up(study):
 
 def test_a_table_read_after_the_driver_died_says_what_is_unfinished(study, tmp_path):
     """Killed once a trial has ended; started again, it ends as if nothing had happened."""
-    file = study(search={"space": {"retrain.epochs": {"grid": [1, 40]}}}, scaling={"slots": 1})
+    file = study(search={"space": {"retrain.epochs": {"grid": [1, 300]}}}, scaling={"slots": 1})
     process = start(file)
     table = tmp_path / "storage" / "small_study" / "results.parquet"
     while not table.exists() or "finished" not in {t.status for t in opened(file).trials}:
@@ -197,7 +188,7 @@ def test_a_table_read_after_the_driver_died_says_what_is_unfinished(study, tmp_p
             child.kill()
     psutil.wait_procs(children, timeout=30)
     assert {trial.status for trial in opened(file).trials} == {"finished", "unfinished"}
-    assert "1 unfinished" in finish_report(file)
+    assert "1 trial unfinished: " in finish_report(file)
     finish(start(file))
     assert {trial.status for trial in opened(file).trials} == {"finished"}
 
@@ -210,18 +201,36 @@ def finish_report(file):
     return done.stdout
 
 
-def test_rewinding_shares_every_epoch_of_the_dense_run(study):
-    plain_retraining = {"retrain.epochs": None, "retrain.schedule": None}  # as rewinding has it
+@pytest.fixture(scope="module")
+def mixed(small, tmp_path_factory):
+    """Three ways from one dense run, and a trial that diverges: what was printed, and results."""
+    as_rewinding_has_it = {"retrain.epochs": None, "retrain.schedule": None}
     cases = {
         "plain": {"retrain.epochs": 1},
-        "rewind": {"prune.rewind.epoch": 1} | plain_retraining,
-        "lottery": {"prune.rewind.epoch": 0} | plain_retraining,
+        "rewind": {"prune.rewind.epoch": 1} | as_rewinding_has_it,
+        "lottery": {"prune.rewind.epoch": 0} | as_rewinding_has_it,
+        "wild": {"optim.lr": 1e6},
     }
-    file = study(search={"space": {"way": {"cases": cases}}})
-    finish(start(file))
-    results = opened(file)
+    folder = tmp_path_factory.mktemp("mixed")
+    fields = {"experiment": small, "search": {"space": {"way": {"cases": cases}}}}
+    file = folder / "small_study.yaml"
+    file.write_text(yaml.safe_dump({**fields, "storage": str(folder)}))
+    return finish(start(file), code=1), opened(file)
+
+
+def test_a_trial_that_cannot_be_run_fails_alone(mixed):
+    output, results = mixed
+    assert [trial.status for trial in results.trials] == ["finished"] * 3 + ["failed"]
+    assert list(results.errors) == ["3"] and "diverged in epoch 1" in results.errors["3"]
+    assert set(results.table["trial"].to_pylist()) == {"0", "1", "2"}
+    assert "trial 3 failed: the dense run (stepped) diverged in epoch 1" in output
+    assert "Traceback" not in output
+
+
+def test_rewinding_shares_every_epoch_of_the_dense_run(mixed):
+    _, results = mixed
     summary = results.comparison.summary
-    assert summary.executed_epochs == summary.unique_epochs == 3 + 1 + 2 + 3
+    assert summary.executed_epochs == 3 + 1 + 2 + 3, "what diverged ended no epoch"
     finals = {row["way"]: row for row in results.table.to_pylist() if row["is_final"]}
     assert {way: row["schedule"] for way, row in finals.items()} == {
         "plain": "allr",
@@ -229,4 +238,5 @@ def test_rewinding_shares_every_epoch_of_the_dense_run(study):
         "lottery": "lrw",
     }
     assert finals["lottery"]["weights_from"] is None
+    assert finals["rewind"]["weights_from"] != finals["rewind"]["masks_from"]
     assert len({row["masks_from"] for row in finals.values()}) == 1

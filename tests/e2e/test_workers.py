@@ -15,7 +15,7 @@ from rayprune.trials import make_trials
 
 @pytest.fixture
 def run(small, tmp_path):
-    """Run the small experiment with a number of workers; gives its last snapshot."""
+    """Run the small experiment with a number of workers; return its last snapshot."""
     file = tmp_path / "small.yaml"
     file.write_text(yaml.safe_dump({"experiment": small}))
 
