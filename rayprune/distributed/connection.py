@@ -51,8 +51,8 @@ def connected() -> Iterator[None]:
     """A Ray that this process is connected to.
 
     The one that it is connected to already, which stays; else the cluster of RAY_ADDRESS, or a new
-    Ray on this machine, and then the connection ends with the context. Ray is quiet inside; loggers,
-    standard output and signal handlers are as before afterwards.
+    Ray on this machine, and then the connection ends with the context. Ray is quiet inside;
+    loggers, standard output and signal handlers are as before afterwards.
     """
     with ExitStack() as stack:
         stack.enter_context(_quiet_loggers())

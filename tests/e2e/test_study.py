@@ -174,7 +174,7 @@ def test_early_stopping_marks_the_trials_that_it_gave_up(study):
 
 def test_a_table_read_after_the_driver_died_says_what_is_unfinished(study, tmp_path):
     """Killed once a trial has ended; started again, it ends as if nothing had happened."""
-    file = study(search={"space": {"retrain.epochs": {"grid": [1, 300]}}}, scaling={"slots": 1})
+    file = study(search={"space": {"retrain.epochs": {"grid": [150, 151]}}}, scaling={"slots": 1})
     process = start(file)
     table = tmp_path / "storage" / "small_study" / "results.parquet"
     while not table.exists() or "finished" not in {t.status for t in opened(file).trials}:
