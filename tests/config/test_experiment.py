@@ -3,8 +3,9 @@
 import pytest
 from pydantic import BaseModel, ValidationError
 
-from rayprune.config import OWN_SCHEDULES, Experiment, Retrain, Study
+from rayprune.config import Experiment, Retrain, Study
 from rayprune.config.sparsify import Gmp
+from rayprune.schedules import OWN_SCHEDULES
 
 
 def experiment(**fields):
