@@ -17,10 +17,11 @@ import pyarrow as pa
 
 from rayprune import report
 from rayprune.config import ConfigError, Study
-from rayprune.results.comparison import Comparison, Setting
+from rayprune.results.comparison import Comparison
 from rayprune.results.files import (
     best_folder,
     default_storage,
+    location,
     provenance_file,
     report_file,
     storage_of,
@@ -30,6 +31,7 @@ from rayprune.results.files import (
 from rayprune.results.outcome import TrialStatus
 from rayprune.results.progress import StudyProgress
 from rayprune.results.recorder import Recorder
+from rayprune.results.setting import Setting
 from rayprune.results.storage import modified, read_bytes
 from rayprune.results.table import read_table
 from rayprune.trials import TrialPlan, make_trials
@@ -146,8 +148,7 @@ def _run(
 
 def open_results(folder: str | Path) -> Results:
     """The results in a study's folder or URI. Raises ``ValueError`` if it holds none of ours."""
-    text = str(folder)
-    place = text.rstrip("/") if "://" in text else str(Path(text).resolve())
+    place = location(folder)
     return Results(place, read_table(place))
 
 

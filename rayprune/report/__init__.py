@@ -6,8 +6,8 @@ from pathlib import Path
 
 from rayprune.report.answer import answer
 from rayprune.report.notebook import summary_html
-from rayprune.results.comparison import Comparison, location
-from rayprune.results.files import plots_folder, report_file, study_file
+from rayprune.results.comparison import Comparison
+from rayprune.results.files import location, plots_folder, report_file, study_file
 from rayprune.results.storage import delete, read_bytes, write_bytes
 
 __all__ = ["answer", "summary_html", "write_report"]

@@ -10,9 +10,10 @@ from rayprune.report.numbers import (
     ratio,
     short_change,
 )
-from rayprune.results.comparison import Comparison, Setting
+from rayprune.results.comparison import Comparison
 from rayprune.results.labels import counted, metric_name
 from rayprune.results.outcome import Status
+from rayprune.results.setting import Setting
 
 TOLERATED_LOSS = 0.01  # "close to dense": one point of a metric in percent, 1 % of any other
 WITHOUT_RESULT: dict[Status, str] = {

@@ -28,8 +28,9 @@ from rayprune.report.marks import (
     with_sparsity,
 )
 from rayprune.report.numbers import epochs, metric_value, num_seeds, percent
-from rayprune.results.comparison import Comparison, Setting, means_by_cycle
+from rayprune.results.comparison import Comparison
 from rayprune.results.labels import MOST_COLOURS
+from rayprune.results.setting import Setting, means_by_cycle
 
 NAMES = ("cost", "settings", "sparsity", "retraining", "peaks")
 MOST_PANELS = 4

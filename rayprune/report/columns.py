@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from rayprune.report import numbers
-from rayprune.results.comparison import Comparison, Mean, Row, Setting
+from rayprune.results.comparison import Comparison, Row
 from rayprune.results.labels import metric_name, on_test
+from rayprune.results.setting import Mean, Setting
 
 T = TypeVar("T")
 

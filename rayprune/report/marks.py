@@ -8,8 +8,9 @@ from typing import Any
 import altair as alt
 
 from rayprune.report.numbers import change, change_name, metric_value, percent
-from rayprune.results.comparison import Comparison, Mean, Setting
+from rayprune.results.comparison import Comparison
 from rayprune.results.labels import MOST_COLOURS, metric_name
+from rayprune.results.setting import Mean, Setting
 
 WIDTH = 800
 ROW_WIDTH = WIDTH - 200  # of charts with names at their side

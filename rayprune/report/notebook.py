@@ -7,7 +7,8 @@ from html import escape
 
 from rayprune.report.answer import answer, counts_without_result, epochs_sentence
 from rayprune.report.columns import SUMMARY_ROWS, Column, summary_columns
-from rayprune.results.comparison import Comparison, Setting
+from rayprune.results.comparison import Comparison
+from rayprune.results.setting import Setting
 
 # Notebooks are light or dark: text takes their colour, and lines are grey on both.
 LINE = "border-bottom: 1px solid rgba(128, 128, 128, .4)"

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from rayprune.results.comparison import Comparison, Mean, Setting
+from rayprune.results.comparison import Comparison
 from rayprune.results.labels import counted
+from rayprune.results.setting import Mean, Setting
 
 MISSING = "–"
 

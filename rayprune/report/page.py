@@ -22,8 +22,9 @@ from rayprune.report.columns import (
     trials_by_metric,
 )
 from rayprune.report.numbers import duration, metric_value, num_seeds, percent, ratio
-from rayprune.results.comparison import Comparison, Mean
+from rayprune.results.comparison import Comparison
 from rayprune.results.labels import Row, counted, metric_name, on_test
+from rayprune.results.setting import Mean
 
 if TYPE_CHECKING:
     from rayprune.report.charts import Plot

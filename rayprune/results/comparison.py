@@ -5,75 +5,20 @@ from __future__ import annotations
 import math
 import statistics
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
 from rayprune.results.labels import Row, colour_field, is_dense, label_of, name_of, phrase
 from rayprune.results.outcome import Status, StudySummary, TrialStatus
+from rayprune.results.setting import Mean, Setting, is_as_sparse, mean_of
 from rayprune.results.table import read_metadata
 
-GOAL_TOLERANCE = 1.1  # a result that keeps a tenth more weights than its goal has missed it
 DENSE_FIELDS = ("model", "data", "task", "batch_size", "optim", "dense", "precision")
 COLUMNS = {"trial", "cycle", "is_final", "key", "part_of", "sparsity", "total_epochs"}
-
-
-@dataclass(frozen=True)
-class Mean:
-    """A mean over seeds; `spread` is the sample standard deviation, None for a single seed."""
-
-    value: float
-    spread: float | None
-    num_seeds: int
-
-    @property
-    def low(self) -> float:
-        return self.value - (self.spread or 0.0)
-
-    @property
-    def high(self) -> float:
-        return self.value + (self.spread or 0.0)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Setting:
-    """One point of the search, over all its seeds."""
-
-    label: str
-    """What a person calls it ("ALLR with 3 epochs"); unique together with the goal."""
-    series: str
-    """What it is coloured by: its schedule, its method or its named case."""
-    goal: float | None
-    """Goal sparsity; None for methods that find their own."""
-    finals: tuple[Row, ...]
-    """Last stage of each finished trial, one for each seed."""
-    rows: tuple[Row, ...]
-    """Every stage of these trials."""
-    dense: Mean | None
-    """The metric of the dense run it is compared with."""
-    change: Mean | None
-    """The metric minus that of the dense run of the same seed."""
-
-    def mean(self, column: str) -> Mean | None:
-        """A column's mean over the seeds at the last stage, or None where it has no values."""
-        return mean_of(row.get(column) for row in self.finals)
-
-    @cached_property
-    def sparsity(self) -> float:
-        return _known(self.mean("sparsity")).value
-
-    @cached_property
-    def epochs(self) -> float:
-        """Epochs of one trial, dense run included."""
-        return _known(self.mean("total_epochs")).value
-
-    @property
-    def missed_goal(self) -> bool:
-        return self.goal is not None and not is_as_sparse(self.sparsity, self.goal)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -203,32 +148,6 @@ class Comparison:
         return [s for s in same if not s.missed_goal and self.is_alike(best, s)]
 
 
-def location(folder: str | Path) -> str:
-    """A folder as the file systems take it: absolute, or a URI as it is."""
-    return folder if isinstance(folder, str) and "://" in folder else str(Path(folder).resolve())
-
-
-def is_as_sparse(sparsity: float, goal: float) -> bool:
-    """Whether a sparsity is the goal's, in the weights that remain: .01 matters more at .99."""
-    return 1 - sparsity <= GOAL_TOLERANCE * (1 - goal)
-
-
-def mean_of(values: Iterable[float | None]) -> Mean | None:
-    """Mean and spread of the values that are there."""
-    known = [value for value in values if value is not None]
-    if not known:
-        return None
-    spread = statistics.stdev(known) if len(known) > 1 else None
-    return Mean(statistics.fmean(known), spread, len(known))
-
-
-def means_by_cycle(setting: Setting, column: str) -> dict[int, Mean]:
-    """A column's mean over the seeds at each cycle that has it; cycle 0 is the dense run."""
-    cycles = sorted({row["cycle"] for row in setting.rows})
-    means = {k: mean_of(r.get(column) for r in setting.rows if r["cycle"] == k) for k in cycles}
-    return {cycle: mean for cycle, mean in means.items() if mean}
-
-
 def _settings(comparison: Comparison) -> tuple[Setting, ...]:
     fields = [name for name in comparison.summary.searched if name != "seed"]
     varied = [f for f in fields if len({repr(row.get(f)) for row in comparison.finals}) > 1]
@@ -325,11 +244,6 @@ def _told_apart(settings: Sequence[Setting]) -> list[Setting]:
         else s
         for s in settings
     ]
-
-
-def _known(mean: Mean | None) -> Mean:
-    assert mean is not None
-    return mean
 
 
 def _without_nan(row: dict[str, Any]) -> dict[str, Any]:

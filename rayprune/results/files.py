@@ -60,6 +60,13 @@ def provenance_file(folder: str) -> str:
     return f"{best_folder(folder)}/provenance.json"
 
 
+def location(folder: str | Path) -> str:
+    """A folder as the file systems take it: absolute, or a URI, without a slash at its end."""
+    if isinstance(folder, str) and "://" in folder:
+        return folder.rstrip("/")
+    return str(Path(folder).expanduser().resolve())
+
+
 def storage_of(folder: str) -> str:
     """The storage in which a study's folder lies."""
     return folder.rpartition("/")[0]

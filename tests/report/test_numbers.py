@@ -15,7 +15,8 @@ from rayprune.report.numbers import (
     ratio,
     short_change,
 )
-from rayprune.results.comparison import Comparison, Mean
+from rayprune.results.comparison import Comparison
+from rayprune.results.setting import Mean
 
 ACCURACY = Comparison.from_table(made.one_trial())
 LOSS = Comparison.from_table(made.schedules_grid(metric="val_loss", mode="min"))

@@ -11,8 +11,9 @@ import made_studies as made
 import pyarrow as pa
 import pytest
 
-from rayprune.results.comparison import Comparison, is_as_sparse, mean_of, means_by_cycle
+from rayprune.results.comparison import Comparison
 from rayprune.results.outcome import Status
+from rayprune.results.setting import is_as_sparse, mean_of, means_by_cycle
 from rayprune.results.table import TABLE_KEY
 
 FIELDS = ("retrain.schedule", "retrain.epochs", "seed")
