@@ -13,7 +13,6 @@ import pytest
 
 from rayprune.results.comparison import Comparison
 from rayprune.results.outcome import Status
-from rayprune.results.setting import is_as_sparse, mean_of, means_by_cycle
 from rayprune.results.table import TABLE_KEY
 
 FIELDS = ("retrain.schedule", "retrain.epochs", "seed")
@@ -40,22 +39,6 @@ def best_of(table: pa.Table) -> Mapping[str, Any]:
     best = Comparison.from_table(table).best
     assert best is not None
     return best
-
-
-def test_mean_and_sample_standard_deviation() -> None:
-    mean = mean_of([0.1, 0.2, None, 0.6])
-    assert mean is not None
-    assert mean.value == pytest.approx(0.3)
-    assert mean.spread == pytest.approx(math.sqrt((0.04 + 0.01 + 0.09) / 2))
-    assert (mean.num_seeds, mean.low) == (3, pytest.approx(0.3 - math.sqrt(0.07)))
-
-
-def test_one_value_has_no_spread_and_none_has_no_mean() -> None:
-    mean = mean_of([0.5])
-    assert mean is not None
-    assert mean.spread is None
-    assert mean.low == mean.high == 0.5
-    assert mean_of([None]) is None
 
 
 def test_trials_that_differ_in_the_seed_alone_are_one_setting() -> None:
@@ -141,16 +124,6 @@ def test_a_sparser_setting_may_win_a_lower_level() -> None:
     assert [s.goal for s in comparison.candidates(0.98)] == [0.98]
 
 
-@pytest.mark.parametrize(
-    ("sparsity", "goal", "is_kept"),
-    [(0.95, 0.95, True), (0.9455, 0.95, True), (0.94, 0.95, False), (0.98, 0.99, False)],
-)
-def test_goals_are_kept_in_the_weights_that_remain(
-    sparsity: float, goal: float, is_kept: bool
-) -> None:
-    assert is_as_sparse(sparsity, goal) is is_kept
-
-
 def test_a_snapshot_that_two_trials_end_in_counts_once() -> None:
     trials = [made.imp(name, {"retrain.epochs": 3}, epochs=3) for name in ("0", "1")]
     (setting,) = Comparison.from_table(made.table_of(trials, ["retrain.epochs"])).settings
@@ -179,14 +152,6 @@ def test_the_dense_line_is_the_best_dense_run() -> None:
     assert comparison.dense.value == high.metrics["val_accuracy"]
     own = {s.finals[0]["trial"]: s.dense.value for s in comparison.settings if s.dense}
     assert own == {"0": low.metrics["val_accuracy"], "1": high.metrics["val_accuracy"]}
-
-
-def test_cycles_are_averaged_over_seeds() -> None:
-    two = next(s for s in Comparison.from_table(made.cycles()).settings if len(s.rows) == 2 * 3)
-    sparsity = means_by_cycle(two, "sparsity")
-    assert list(sparsity) == [0, 1, 2]
-    assert sparsity[1].value == pytest.approx(1 - 0.02**0.5)
-    assert list(means_by_cycle(two, "d1")) == [1, 2]
 
 
 def test_trials_are_told_apart_by_their_status() -> None:
