@@ -184,10 +184,10 @@ def test_a_table_read_after_the_driver_died_says_what_is_unfinished(study, tmp_p
     assert [trial.status for trial in opened(file).trials] == ["finished", "unfinished"]
     report = report_of(file)
     assert "1 trial unfinished: " in report and "Traceback" not in report
-    again = finish(start(file, "--local", "experiment.seed=0"))
+    again = finish(start(file, "--local"))
     assert [trial.status for trial in opened(file).trials] == ["finished", "finished"]
     summary = opened(file).comparison.summary
-    assert summary.executed_epochs < 300 < summary.unique_epochs, again
+    assert summary.executed_epochs <= 300 < summary.unique_epochs == 304, again
 
 
 def report_of(file):
