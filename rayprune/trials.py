@@ -33,19 +33,20 @@ def make_trials(study: Study) -> tuple[TrialPlan, ...]:
     points = list(_points(study))
     width = len(str(len(points) - 1))
     experiments: list[Experiment] = []
-    mistakes: list[str] = []
+    mistakes: dict[str, list[str]] = {}  # mistake -> the points that have it
     for values, fields in points:
         try:
             experiment = _experiment(study, fields)
             make_plan(experiment)  # fields may contradict each other
         except ValueError as error:
             point = ", ".join(f"{path}={value}" for path, value in values.items())
-            at = f" (at {point})" if point else ""
-            mistakes += [f"{line}{at}" for line in str(error).split("\n")]
+            for line in str(error).split("\n"):
+                mistakes.setdefault(line, []).append(point)
         else:
             experiments.append(experiment)
     if mistakes:
-        raise ConfigError("\n".join(dict.fromkeys(mistakes)))
+        lines = (f"{line}{_at(where, len(points))}" for line, where in mistakes.items())
+        raise ConfigError("\n".join(lines))
     plans = share_dense_runs(experiments)
     return tuple(
         TrialPlan(f"{number:0{width}d}", values, experiment, plan)
@@ -53,6 +54,14 @@ def make_trials(study: Study) -> tuple[TrialPlan, ...]:
             zip(points, experiments, plans, strict=True)
         )
     )
+
+
+def _at(where: list[str], num_points: int) -> str:
+    """Where a mistake is, if it is not everywhere."""
+    if not where[0] or len(where) == num_points > 1:
+        return ""
+    more = f" and {len(where) - 1} more" if len(where) > 1 else ""
+    return f" (at {where[0]}{more})"
 
 
 def _experiment(study: Study, fields: Mapping[str, Any]) -> Experiment:

@@ -130,3 +130,22 @@ def test_every_shipped_study_loads_and_opens_with_its_command_and_cost(name):
 def test_a_point_that_cannot_be_run_is_named(fields, said):
     (line,) = mistakes(**fields)
     assert said in line
+
+
+def test_a_mistake_of_many_points_is_told_once():
+    space = {"retrain.epochs": {"grid": [1, 13, 14]}, "retrain.schedule": {"grid": ["lrw", "slr"]}}
+    (one,) = mistakes(experiment={"prune": {"rewind": {"epoch": 12}}})
+    assert one.endswith("to retrain from the end")
+    (everywhere,) = mistakes(
+        experiment={"prune": {"rewind": {"epoch": 12}}}, search={"space": space}
+    )
+    assert everywhere == one
+    lines = mistakes(search={"space": space})
+    assert [line.partition(" (at ")[2] for line in lines] == [
+        "retrain.epochs=13, retrain.schedule=lrw)",
+        "retrain.epochs=14, retrain.schedule=lrw)",
+    ]
+    space = {"retrain.epochs": {"grid": [1, 13]}, "optim.lr": {"grid": [0.1, 0.2]}}
+    lrw = {"retrain": {"schedule": "lrw"}}
+    (line,) = mistakes(experiment=lrw, search={"space": space})
+    assert line.endswith("(at retrain.epochs=13, optim.lr=0.1 and 1 more)")
