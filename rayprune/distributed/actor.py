@@ -30,13 +30,12 @@ class LedgerActor:
         self._changed = asyncio.Condition()
 
     async def submit(self, trial: str, experiment: Experiment, plan: Sequence[Stage]) -> None:
-        known = self._ledger.progress().stages
+        new = [stage.key for stage in plan if not self._ledger.knows(stage.key)]
         self._ledger.submit(trial, experiment, plan)
-        for stage in plan:
-            if stage.key not in known:
-                records = finished_records(self._storage, stage.key)
-                if records is not None:
-                    self._ledger.found(stage.key, records[-1].metrics)
+        for key in new:
+            records = finished_records(self._storage, key)
+            if records is not None:
+                self._ledger.found(key, records[-1].metrics)
         await self._tell()
 
     async def withdraw(self, trial: str, status: Status, reason: str) -> None:

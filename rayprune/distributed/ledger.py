@@ -85,6 +85,10 @@ class Ledger:
                 entry = self._entries[stage.key] = _Entry(experiment, stage, {})
             entry.wanted_by[trial] = None
 
+    def knows(self, key: str) -> bool:
+        """Whether a plan with this stage was submitted."""
+        return key in self._entries
+
     def found(self, key: str, metrics: Mapping[str, float]) -> None:
         """A stage that an earlier study or an earlier start of this one has finished."""
         entry = self._entries[key]
