@@ -270,7 +270,7 @@ def _ship(results: Results, trials: Sequence[TrialPlan]) -> None:
     best = results.best
     if best is None:
         return
-    provenance = read_bytes(provenance_file(results.folder))
+    provenance = read_bytes(provenance_file(best_folder(results.folder)))
     if provenance is not None and json.loads(provenance)["key"] == best.key:
         return
     from rayprune.exporting.model_files import write_model

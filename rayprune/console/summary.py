@@ -46,7 +46,7 @@ def print_files(console: Console, folder: str) -> None:
     places = {
         "report": (report_file(folder), report_file(folder)),
         "table": (table_file(folder), table_file(folder)),
-        "best model": (best_folder(folder), provenance_file(folder)),
+        "best model": (best_folder(folder), provenance_file(best_folder(folder))),
     }
     for what, (place, written) in places.items():
         if modified(written) is not None:

@@ -19,6 +19,7 @@ from rayprune.distributed.actor import ON_HEAD, LedgerActor
 from rayprune.distributed.connection import connected, num_slots
 from rayprune.distributed.slots import Slots
 from rayprune.distributed.trial import RETRAIN_EPOCHS, Withdraw, run_trial
+from rayprune.results.files import ray_folder
 from rayprune.results.progress import StudyProgress
 from rayprune.results.recorder import Recorder
 from rayprune.results.storage import StorageError
@@ -48,12 +49,12 @@ def search(recorder: Recorder, on_progress: Callable[[StudyProgress], None]) -> 
         concurrent = study.search.max_concurrent or count + 2
         for trial in pending[:concurrent]:  # what Tune will start with: the first slot has work
             ledger.submit.remote(trial.name, trial.experiment, trial.plan)
-        ray_folder = f"{recorder.folder}/.ray"
-        slots = Slots(ledger, count, study.scaling, recorder.storage, ray_folder)
+        folder = ray_folder(recorder.folder)
+        slots = Slots(ledger, count, study.scaling, recorder.storage, folder)
         with _repeated(lambda: _watch(ledger, recorder, on_progress)):
             try:
                 slots.wait_for_first()
-                _run_trials(study, pending, ledger, concurrent, ray_folder)
+                _run_trials(study, pending, ledger, concurrent, folder)
             finally:
                 ray.get(ledger.close.remote())
         table = recorder.write(ray.get(ledger.progress.remote()))
@@ -63,7 +64,7 @@ def search(recorder: Recorder, on_progress: Callable[[StudyProgress], None]) -> 
 
 
 def _run_trials(
-    study: Study, trials: Sequence[TrialPlan], ledger: Any, concurrent: int, ray_folder: str
+    study: Study, trials: Sequence[TrialPlan], ledger: Any, concurrent: int, folder: str
 ) -> None:
     """Tune schedules trials that take no CPU: they only wait for stages."""
     plans = {trial.name: trial for trial in trials}
@@ -82,7 +83,7 @@ def _run_trials(
         ),
         run_config=tune.RunConfig(
             name="trials",
-            storage_path=ray_folder,
+            storage_path=folder,
             verbose=0,
             callbacks=[Withdraw(ledger)],
         ),

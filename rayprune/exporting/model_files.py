@@ -15,6 +15,7 @@ from safetensors.torch import save
 from rayprune.config import Experiment
 from rayprune.pruning.allocation import layer_report
 from rayprune.pruning.masks import pack_bits
+from rayprune.results.files import masks_file, model_file, provenance_file
 from rayprune.results.record import record_to_json
 from rayprune.results.storage import delete, write_bytes
 from rayprune.snapshot import Snapshot
@@ -28,12 +29,12 @@ def write_model(
 
     Raises ``StorageError``.
     """
-    delete(f"{folder}/provenance.json")  # until all is written, best/ is nobody's
+    delete(provenance_file(folder))  # until all is written, best/ is nobody's
     weights = {name: tensor.contiguous() for name, tensor in snapshot.weights.items()}
-    write_bytes(f"{folder}/model.safetensors", save(weights))
+    write_bytes(model_file(folder), save(weights))
     bits = {name: torch.from_numpy(pack_bits(mask)) for name, mask in snapshot.masks.items()}
     shapes = {name: json.dumps(list(mask.shape)) for name, mask in snapshot.masks.items()}
-    write_bytes(f"{folder}/masks.safetensors", save(bits, shapes))
+    write_bytes(masks_file(folder), save(bits, shapes))
     provenance = {
         **about,
         "experiment": experiment.model_dump(mode="json"),
@@ -44,4 +45,4 @@ def write_model(
             **{name: version(name) for name in ("rayprune", "torch", "torchvision", "ray")},
         },
     }
-    write_bytes(f"{folder}/provenance.json", json.dumps(provenance, indent=2).encode())
+    write_bytes(provenance_file(folder), json.dumps(provenance, indent=2).encode())

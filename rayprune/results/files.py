@@ -51,13 +51,26 @@ def plots_folder(folder: str) -> str:
     return f"{folder}/plots"
 
 
+def ray_folder(folder: str) -> str:
+    """Where Ray Tune and Ray Train keep their own files."""
+    return f"{folder}/.ray"
+
+
 def best_folder(folder: str) -> str:
     return f"{folder}/best"
 
 
-def provenance_file(folder: str) -> str:
-    """Of best/: written last, so it says that the model beside it is whole."""
-    return f"{best_folder(folder)}/provenance.json"
+def model_file(best: str) -> str:
+    return f"{best}/model.safetensors"
+
+
+def masks_file(best: str) -> str:
+    return f"{best}/masks.safetensors"
+
+
+def provenance_file(best: str) -> str:
+    """Written last, so it says that the model beside it is whole."""
+    return f"{best}/provenance.json"
 
 
 def location(folder: str | Path) -> str:
