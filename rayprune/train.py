@@ -16,7 +16,7 @@ from rayprune.tune import complain, prepare_process, run_and_print
 
 
 def main(arguments: Sequence[str] | None = None, *, prog: str = "python -m rayprune.train") -> int:
-    """Return 0, 1 if the experiment failed or is unfinished, 2 for invalid input."""
+    """Return 0, 1 if the experiment failed, 2 for invalid input, 130 after Ctrl-C."""
     options = _parser(prog).parse_intermixed_args(arguments)
     prepare_process()
     try:

@@ -17,8 +17,11 @@ if TYPE_CHECKING:
     from rayprune.config import Study
 
 
+INTERRUPTED = 130  # what a shell says of a command that Ctrl-C ended
+
+
 def main(arguments: Sequence[str] | None = None, *, prog: str = "python -m rayprune.tune") -> int:
-    """Return 0, 1 if a trial failed or is unfinished, 2 for invalid input."""
+    """Return 0, 1 if a trial failed or is unfinished, 2 for invalid input, 130 after Ctrl-C."""
     options = _parser(prog).parse_intermixed_args(arguments)
     words = list(options.words)
     path = words.pop(0) if words and "=" not in words[0] else None
@@ -68,6 +71,9 @@ def run_and_print(study: Study, *, ray: bool) -> int:
         return complain(error)
     except OSError as error:
         return complain(error, 1)
+    except KeyboardInterrupt:
+        print("interrupted: the same command goes on from here", file=sys.stderr)
+        return INTERRUPTED
 
 
 def prepare_process() -> None:

@@ -1,5 +1,6 @@
 """The command of a study: what is wrong is told before Ray starts; what would be run is shown."""
 
+import signal
 import subprocess
 import sys
 
@@ -122,3 +123,21 @@ def test_a_study_runs_without_ray_and_a_second_start_runs_nothing(small, tmp_pat
     for name in ("report.html", "results.parquet", "best/model.safetensors", "study.yaml"):
         assert (tmp_path / "two" / name).is_file()
         assert name == "study.yaml" or name.partition("/")[0] in table
+
+
+def test_ctrl_c_ends_a_local_study_with_one_line_and_the_next_start_goes_on(small, tmp_path):
+    file = tmp_path / "long.yaml"
+    fields = {"experiment": {**small, "dense": {"epochs": 400}}, "storage": str(tmp_path)}
+    file.write_text(yaml.safe_dump(fields))
+    command = [sys.executable, "-m", "rayprune.tune", str(file), "--local"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout.readline().startswith("dense, epoch 1/400: ")
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert errors == "interrupted: the same command goes on from here\n"
+    done = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    first = done.stdout.readline()
+    done.kill()
+    done.communicate()
+    assert int(first.partition("epoch ")[2].partition("/")[0]) > 1, "it goes on from a checkpoint"

@@ -43,6 +43,8 @@ class LedgerActor:
         await self._tell()
 
     async def close(self) -> None:
+        """Tune has ended and no trial waits any more: slots end, the busy ones after an epoch."""
+        self._ledger.withdraw_all()
         self._ledger.close()
         await self._tell()
 

@@ -106,6 +106,11 @@ class Ledger:
         if plan is None or self._entries[plan[-1].key].progress.status not in ("done", "failed"):
             self._given_up[trial] = TrialStatus(name=trial, status=status, reason=reason)
 
+    def withdraw_all(self) -> None:
+        """No trial waits any more: what still runs ends at its next epoch."""
+        for entry in self._entries.values():
+            entry.wanted_by.clear()
+
     def state(self, key: str) -> StageProgress:
         """Progress of one stage."""
         return self._entries[key].progress

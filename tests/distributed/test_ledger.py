@@ -190,6 +190,20 @@ def test_what_nobody_wants_ends_at_its_next_epoch():
     assert (gone.name, gone.status, gone.reason) == ("a", "stopped", "worse than others")
 
 
+def test_when_no_trial_waits_any_more_slots_end_at_the_next_epoch():
+    """As after Ctrl-C: nobody was given up, what is not done is unfinished."""
+    ledger = Ledger()
+    submit(ledger, "a")
+    submit(ledger, "b", seed=1)
+    incarnation = ledger.join(0)
+    answer = ledger.next_stage(0, incarnation, 0)
+    ledger.withdraw_all()
+    ledger.close()
+    assert not ledger.epoch_done(0, answer.stage.key, 1, {}, 1.0)
+    assert isinstance(ledger.next_stage(0, incarnation, 1), Stop)
+    assert ledger.progress().given_up == {}
+
+
 def test_a_trial_that_is_done_or_failed_is_not_given_up_when_it_leaves():
     ledger = Ledger()
     submit(ledger, "done", cycles=0)
