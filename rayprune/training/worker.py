@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 Value = TypeVar("Value")
+LAST_COLLECTIVE_S = 0.3
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,17 @@ def local_worker() -> Iterator[Worker]:
     try:
         yield Worker(rank, world_size, device)
     finally:
-        dist.destroy_process_group()
+        leave_process_group()
+
+
+def leave_process_group() -> None:
+    """End this process's part in the group.
+
+    A thread of gloo drops the last collective's tensors a moment after that has returned. If the
+    interpreter ended meanwhile it would abort the process, all its work done: so it gets the time.
+    """
+    time.sleep(LAST_COLLECTIVE_S)
+    dist.destroy_process_group()
 
 
 def all_reduce_(tensor: Tensor, worker: Worker) -> Tensor:

@@ -8,6 +8,7 @@ from torch import distributed
 from torch.nn.parallel import DistributedDataParallel
 
 from rayprune.pruning.masks import digest
+from rayprune.training.worker import leave_process_group
 
 
 class Parallel(Training):
@@ -43,7 +44,7 @@ def train_all(rank: int, address: str) -> None:
         distributed.all_gather_object(digests, digest(masks))
         assert both[0].equal(both[1]), name
         assert digests[0] == digests[1], name
-    distributed.destroy_process_group()
+    leave_process_group()
 
 
 def test_ranks_stay_equal(tmp_path):

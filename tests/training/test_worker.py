@@ -12,6 +12,7 @@ from rayprune.training.worker import (
     broadcast,
     check_equal,
     gather,
+    leave_process_group,
     local_worker,
     training_process,
 )
@@ -109,7 +110,7 @@ def as_rank(rank, folder):
     assert norm.running_mean.tolist() == [2, 2] and norm.running_var.tolist() == [1, 1]
     assert norm.num_batches_tracked == 7, "a count is the same on every rank"
     assert norm.weight.tolist() == [rank, rank], "parameters are DDP's"
-    distributed.destroy_process_group()
+    leave_process_group()
 
 
 def test_two_ranks_hear_each_other(tmp_path):
