@@ -194,21 +194,17 @@ def _run_pending(
 ) -> pa.Table:
     """Run what is left; `recorder` is None on all of torchrun's ranks but the first."""
     # Ray and torch are seconds of import: not for a study that is finished, or wrong.
-    if not ray and int(os.environ.get("WORLD_SIZE", 1)) > 1:
-        from rayprune.training.local import run_local
-
-        return run_local(study, trials, recorder, on_progress)
-    assert recorder is not None
-    if not recorder.pending:
+    in_group = not ray and int(os.environ.get("WORLD_SIZE", 1)) > 1  # its ranks end together
+    if recorder is not None and not recorder.pending and not in_group:
         on_progress(recorder.known(StudyProgress({})))
         return recorder.up_to_date() or recorder.write(StudyProgress({}))
-    if not ray:
-        from rayprune.training.local import run_local
+    if recorder is not None and ray:
+        from rayprune.distributed.search import search
 
-        return run_local(study, trials, recorder, on_progress)
-    from rayprune.distributed.search import search
+        return search(recorder, on_progress)
+    from rayprune.training.local import run_local
 
-    return search(recorder, on_progress)
+    return run_local(study, trials, recorder, on_progress)
 
 
 def check(study: Study, trials: Sequence[TrialPlan], *, ray: bool = True) -> None:
@@ -270,14 +266,22 @@ def _ship(results: Results, trials: Sequence[TrialPlan]) -> None:
     best = results.best
     if best is None:
         return
-    provenance = read_bytes(provenance_file(best_folder(results.folder)))
-    if provenance is not None and json.loads(provenance)["key"] == best.key:
+    if _shipped_key(results.folder) == best.key:
         return
     from rayprune.exporting.model_files import write_model
 
     experiment = next(trial.experiment for trial in trials if trial.name == best.name)
     about = {"study": results.comparison.summary.name, "trial": best.name, "key": best.key}
     write_model(best.snapshot, experiment, best_folder(results.folder), about)
+
+
+def _shipped_key(folder: str) -> str | None:
+    """Which stage's model lies in best/; None if there is none, or one that is not whole."""
+    content = read_bytes(provenance_file(best_folder(folder)))
+    try:
+        return None if content is None else str(json.loads(content)["key"])
+    except (ValueError, KeyError, TypeError):
+        return None
 
 
 def _snapshot_of(storage: str, key: str) -> Snapshot:

@@ -88,4 +88,4 @@ def storage_of(folder: str) -> str:
 def default_storage(study: Study) -> str:
     """Where results go: the study's own word, RAYPRUNE_STORAGE, or ./rayprune_runs; absolute."""
     storage = study.storage or os.environ.get("RAYPRUNE_STORAGE") or "rayprune_runs"
-    return storage if "://" in storage else str(Path(storage).expanduser().resolve())
+    return location(storage)

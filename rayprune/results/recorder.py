@@ -54,7 +54,7 @@ class Recorder:
         Raises ``StorageError``.
         """
         known = self.known(progress)
-        if self._written != tuple(map(_status, self.outcomes(known))):
+        if self._written != self._statuses(known):
             self.write(progress)
         return known
 
@@ -73,30 +73,29 @@ class Recorder:
 
     def write(self, progress: StudyProgress) -> pa.Table:
         """Write and return the table. Raises ``StorageError``."""
-        outcomes = self.outcomes(self.known(progress), with_records=True)
-        table = make_table(outcomes, progress.executed_for, self._summary(progress))
-        write_table(self.folder, table)
-        self._written = tuple(map(_status, outcomes))
-        return table
-
-    def outcomes(
-        self, progress: StudyProgress, *, with_records: bool = False
-    ) -> tuple[TrialOutcome, ...]:
-        """How every trial stands; its records need a look at the storage."""
-        return tuple(
+        known = self.known(progress)
+        statuses = self._statuses(known)
+        outcomes = [
             TrialOutcome(
-                **vars(_stands(trial, progress)),
+                **vars(status),
                 values=trial.values,
                 method=method_name(trial.experiment),
                 seed=trial.experiment.seed,
-                records=self._records_of(trial, progress.stages) if with_records else (),
+                records=self._records_of(trial, known.stages),
             )
-            for trial in self.trials
-        )
+            for trial, status in zip(self.trials, statuses, strict=True)
+        ]
+        table = make_table(outcomes, progress.executed_for, self._summary(progress))
+        write_table(self.folder, table)
+        self._written = statuses
+        return table
 
     def known(self, progress: StudyProgress) -> StudyProgress:
         """The progress of this start, and what was found from before."""
         return StudyProgress(**{**vars(progress), "stages": {**self.found, **progress.stages}})
+
+    def _statuses(self, progress: StudyProgress) -> tuple[TrialStatus, ...]:
+        return tuple(_stands(trial, progress) for trial in self.trials)
 
     def _records_of(
         self, trial: TrialPlan, stages: Mapping[str, StageProgress]
@@ -137,7 +136,3 @@ def _stands(trial: TrialPlan, progress: StudyProgress) -> TrialStatus:
     if trial.name in progress.given_up:
         return progress.given_up[trial.name]
     return TrialStatus(name=trial.name, status="unfinished", reason=NOT_YET)
-
-
-def _status(outcome: TrialOutcome) -> TrialStatus:
-    return TrialStatus(name=outcome.name, status=outcome.status, reason=outcome.reason)
