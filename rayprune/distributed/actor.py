@@ -3,118 +3,241 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import ray
 
-from rayprune.config import Experiment
-from rayprune.distributed.ledger import Answer, Ledger, Wait
+from rayprune.distributed.groups import remove_groups
+from rayprune.distributed.ledger import Answer, Incarnation, Ledger, Wait
 from rayprune.plan import Stage
-from rayprune.results.outcome import Status
-from rayprune.results.progress import StageProgress, StudyProgress
-from rayprune.results.stages import finished_records
+from rayprune.results.progress import Changes, StageProgress
+from rayprune.results.stages import read_manifest
+from rayprune.trials import TrialPlan
 
 POLL_S = 5.0  # how long a question to the ledger is held open before it is asked again
+TICK_S = 1.0
+AGREE_S = 20.0  # how long a rank that met a mistake waits for the others to meet it as well
+WORK = ""  # what slots wait for; trials wait for the key of a stage
 # Ray would put what takes no CPU on workers, but those come and go: ledger and trials stay here.
 ON_HEAD = {"node:__internal_head__": 0.001}
 
 
-@ray.remote(num_cpus=0, resources=ON_HEAD)
-class LedgerActor:
-    """A ledger that is asked from everywhere, and wakes who waits for news."""
+@dataclass(frozen=True)
+class News:
+    """What a trial hears of a stage."""
 
-    def __init__(self, storage: str, num_parallel: int) -> None:
-        self._ledger = Ledger(num_parallel)
-        self._storage = storage
-        self._changed = asyncio.Condition()
+    progress: StageProgress
+    history: Sequence[Mapping[str, float]]
+    """Metrics of the epochs that it has not heard of."""
 
-    async def submit(self, trial: str, experiment: Experiment, plan: Sequence[Stage]) -> None:
-        new = [stage.key for stage in plan if not self._ledger.knows(stage.key)]
-        self._ledger.submit(trial, experiment, plan)
-        for key in new:
-            records = finished_records(self._storage, key)
-            if records is not None:
-                self._ledger.found(key, records[-1].metrics)
-        await self._tell()
 
-    async def withdraw(self, trial: str, status: Status, reason: str) -> None:
-        self._ledger.withdraw(trial, status, reason)
-        await self._tell()
+class LedgerService:
+    """A ledger that is asked from everywhere, and wakes who waits for news.
+
+    As an actor it is started again when its process dies. The new one knows the plans; trials
+    submit theirs again, slots join again, and what is finished is found in the storage.
+    """
+
+    def __init__(
+        self, storage: str, trials: Sequence[TrialPlan], tags: Sequence[int], max_failures: int
+    ) -> None:
+        self._ledger = Ledger(len(tags), max_failures)
+        self._storage, self._tags = storage, tags
+        self._trials = {trial.name: trial for trial in trials}
+        self._waiting: dict[str, set[asyncio.Future[None]]] = {}
+        self._told = 0  # version of the ledger that all who wait have heard of
+        self._first_epoch = asyncio.Event()
+        self._clock: asyncio.Task[None] | None = None
+
+    # ---- trials ----
+
+    async def submit(self, name: str) -> Sequence[Stage]:
+        """A trial wants the stages of its plan; return them."""
+        trial = self._trials[name]
+        new = [stage.key for stage in trial.plan if not self._ledger.knows(stage.key)]
+        found = await asyncio.to_thread(self._finished, new)  # others are answered meanwhile
+        self._ledger.submit(name, trial.experiment, trial.plan)
+        self._tell_found(found)
+        self._tell()
+        return trial.plan
+
+    async def withdraw(self, trial: str) -> None:
+        self._ledger.withdraw(trial)
+        self._tell()
 
     async def close(self) -> None:
         """Tune has ended and no trial waits any more: slots end, the busy ones after an epoch."""
         self._ledger.withdraw_all()
         self._ledger.close()
-        await self._tell()
+        self._tell()
 
-    async def wait_for(self, key: str, epochs_seen: int) -> StageProgress:
-        """Progress of a stage once it is over or past `epochs_seen`, or after a while."""
+    async def wait_for(self, key: str, epochs_seen: int) -> News | None:
+        """News of a stage once it is over or past `epochs_seen`, or after a while.
+
+        None from a ledger that was started again and does not know the stage: submit again.
+        """
 
         def has_news() -> bool:
             state = self._ledger.state(key)
             return state.status in ("done", "failed") or state.epochs_done > epochs_seen
 
-        await self._until(has_news)
-        return self._ledger.state(key)
+        if not self._ledger.knows(key):
+            return None
+        await self._until(key, has_news)
+        return News(self._ledger.state(key), self._ledger.history(key)[epochs_seen:])
 
-    async def join(self, slot: int) -> int:
-        incarnation = self._ledger.join(slot)
-        await self._tell()
+    # ---- slots ----
+
+    async def join(self, slot: int, num_workers: int, nodes: Collection[str]) -> Incarnation:
+        if self._clock is None:
+            self._clock = asyncio.create_task(self._tick())
+        incarnation = self._ledger.join(slot, num_workers, nodes)
+        self._tell()
         return incarnation
+
+    async def beat(self, incarnation: Incarnation) -> bool:
+        return self._ledger.beat(incarnation)
 
     async def first_epoch_done(self) -> None:
         """Returns when a slot is at work."""
-        async with self._changed:
-            await self._changed.wait_for(lambda: self._ledger.executed_epochs > 0)
+        await self._first_epoch.wait()
 
     async def has_work(self) -> bool:
         return self._ledger.has_work()
 
-    async def next_stage(self, slot: int, incarnation: int, number: int) -> Answer:
-        await self._until(
-            lambda: not isinstance(self._ledger.next_stage(slot, incarnation, number), Wait)
-        )
-        return self._ledger.next_stage(slot, incarnation, number)
+    async def next_stage(self, incarnation: Incarnation, number: int) -> Answer:
+        answer: Answer = Wait()
+
+        def is_answered() -> bool:
+            nonlocal answer
+            answer = self._ledger.next_stage(incarnation, number)
+            return not isinstance(answer, Wait)
+
+        await self._until(WORK, is_answered)
+        self._tell()
+        return answer
+
+    async def snapshot(self, key: str) -> Any:
+        """The references of a snapshot in the object store, as a list; None if it left."""
+        return self._ledger.snapshot(key)
 
     async def epoch_done(
-        self, slot: int, key: str, epochs_done: int, metrics: Mapping[str, float], speed: float
+        self,
+        incarnation: Incarnation,
+        key: str,
+        history: Sequence[Mapping[str, float]],
+        images_per_second: float,
     ) -> bool:
-        wanted = self._ledger.epoch_done(slot, key, epochs_done, metrics, speed)
-        await self._tell()
-        return wanted
+        is_wanted = self._ledger.epoch_done(incarnation, key, history, images_per_second)
+        self._first_epoch.set()
+        self._tell()
+        return is_wanted
 
     async def finished(
-        self, slot: int, key: str, snapshot: Any, metrics: Mapping[str, float]
+        self, incarnation: Incarnation, key: str, snapshot: Any, metrics: Mapping[str, float]
     ) -> None:
-        self._ledger.finished(slot, key, snapshot, metrics)
-        await self._tell()
+        self._ledger.finished(incarnation, key, snapshot, metrics)
+        self._tell()
 
-    async def failed(self, slot: int, key: str, error: str) -> None:
-        self._ledger.failed(slot, key, error)
-        await self._tell()
+    async def failed(self, incarnation: Incarnation, key: str, error: str) -> None:
+        self._ledger.failed(incarnation, key, error)
+        self._first_epoch.set()
+        self._tell()
 
-    async def lost(self, slot: int, key: str, missing: str) -> None:
-        self._ledger.lost(slot, key, missing)
-        await self._tell()
+    async def mistake(self, incarnation: Incarnation, key: str, rank: int, error: str) -> bool:
+        """Return whether all ranks met a mistake in this stage: then it failed, and they go on."""
+        self._ledger.mistake(incarnation, key, rank, error)
+        self._tell()
+        await self._until(key, lambda: self._ledger.is_agreed(incarnation, key), AGREE_S)
+        return self._ledger.is_agreed(incarnation, key)
 
-    async def slot_ended(self, slot: int, error: str | None, is_last: bool) -> None:
-        """A slot is gone for good; when it was the last one, what is left cannot be done."""
-        self._ledger.slot_lost(slot)
-        if is_last and error is not None:
-            self._ledger.abandon(error)
-        await self._tell()
+    async def lost(self, incarnation: Incarnation, key: str, missing: str) -> None:
+        self._ledger.lost(incarnation, key, missing)
+        self._tell()
 
-    async def progress(self) -> StudyProgress:
-        return self._ledger.progress()
+    async def elsewhere(self, incarnation: Incarnation, key: str) -> None:
+        self._ledger.elsewhere(incarnation, key)
+        self._tell()
 
-    async def _tell(self) -> None:
-        async with self._changed:
-            self._changed.notify_all()
+    async def slot_lost(self, slot: int, reason: str, is_blamed: bool = True) -> bool:
+        has_joined = self._ledger.slot_lost(slot, reason, is_blamed=is_blamed)
+        self._tell()
+        return has_joined
 
-    async def _until(self, condition: Callable[[], bool]) -> None:
-        async with self._changed:
+    async def give_up(self, slot: int, error: str) -> None:
+        self._ledger.give_up(slot, error)
+        self._first_epoch.set()
+        self._tell()
+
+    async def abandon(self, error: str) -> None:
+        self._ledger.abandon(error)
+        self._first_epoch.set()
+        self._tell()
+
+    # ---- what people see ----
+
+    async def changes(self, ledger: str, version: int) -> Changes:
+        """What is new since that version of that ledger."""
+        return self._ledger.changes(version if ledger == self._ledger.identity else 0)
+
+    # ---- time and news ----
+
+    async def _tick(self) -> None:
+        """Notice what says nothing: slots that are dead or hang, nodes that died."""
+        while True:
+            await asyncio.sleep(TICK_S)
+            self._ledger.dead_nodes = await asyncio.to_thread(_dead_nodes)
+            for slot in self._ledger.expire():
+                # Its workers may hang, or wait for a node for ever: without their resources they
+                # end, and the slot starts others.
+                await asyncio.to_thread(remove_groups, self._tags[slot])
+            waiting = self._ledger.waits_elsewhere()
+            self._tell_found(await asyncio.to_thread(self._finished, waiting))
+            self._tell()
+
+    def _finished(self, keys: Collection[str]) -> dict[str, Any]:
+        manifests = {key: read_manifest(self._storage, key) for key in keys}
+        return {key: manifest for key, manifest in manifests.items() if manifest is not None}
+
+    def _tell_found(self, manifests: Mapping[str, Any]) -> None:
+        for key, manifest in manifests.items():
+            self._ledger.found(key, manifest.history, manifest.records[-1].metrics)
+
+    def _tell(self) -> None:
+        """Wake who waits for a stage that has changed, and slots if there is work or none ever."""
+        changes = self._ledger.changes(self._told)
+        self._told = changes.version
+        topics = [*changes.stages, *([WORK] if self._ledger.has_ready() else [])]
+        for topic in topics:
+            for future in self._waiting.pop(topic, ()):
+                if not future.done():
+                    future.set_result(None)
+
+    async def _until(
+        self, topic: str, condition: Callable[[], bool], limit_s: float = POLL_S
+    ) -> None:
+        """Returns when the condition holds; it is looked at when there is news of the topic."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + limit_s
+        while not condition() and loop.time() < deadline:
+            future: asyncio.Future[None] = loop.create_future()
+            self._waiting.setdefault(topic, set()).add(future)
             try:
-                await asyncio.wait_for(self._changed.wait_for(condition), POLL_S)
+                await asyncio.wait_for(future, deadline - loop.time())
             except (asyncio.TimeoutError, TimeoutError):
-                return
+                self._waiting.get(topic, set()).discard(future)
+
+
+def _dead_nodes() -> frozenset[str]:
+    return frozenset(node["NodeID"] for node in ray.nodes() if not node["Alive"])
+
+
+LedgerActor = ray.remote(
+    num_cpus=0,
+    resources=ON_HEAD,
+    max_restarts=-1,
+    max_task_retries=-1,
+    max_concurrency=10_000,
+)(LedgerService)

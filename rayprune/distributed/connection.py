@@ -10,7 +10,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, redirect_stdout
-from typing import TextIO
+from typing import Any, TextIO
 
 import ray
 
@@ -47,19 +47,24 @@ class WithoutWorkerCounts(io.TextIOBase):
 
 
 @contextmanager
-def connected() -> Iterator[None]:
-    """A Ray that this process is connected to.
+def connected() -> Iterator[bool]:
+    """A Ray that this process is connected to, and whether the connection ends with the context.
 
-    The one that it is connected to already, which stays; else the cluster of RAY_ADDRESS, or a new
-    Ray on this machine, and then the connection ends with the context. Ray is quiet inside;
-    loggers, standard output and signal handlers are as before afterwards.
+    It stays if the process was connected before; else it is the cluster of RAY_ADDRESS, or a new
+    Ray on this machine, and the connection ends with the context. Ray is quiet inside; loggers,
+    standard output and signal handlers are as before afterwards.
     """
+    is_ours = not ray.is_initialized()
     with ExitStack() as stack:
         stack.enter_context(_quiet_loggers())
-        stack.enter_context(_signal_handlers())
+        handlers = stack.enter_context(_signal_handlers())
         stack.enter_context(redirect_stdout(WithoutWorkerCounts(sys.stdout)))
-        if not ray.is_initialized():
+        if is_ours:
             address = os.environ.get("RAY_ADDRESS")
+            if not address:
+                # Ray would give its workers what the machine's other processes leave, which beside
+                # busy ones is next to nothing: they get the priority of this process instead.
+                os.environ.setdefault("RAY_worker_niceness", "0")
             ray.init(
                 address=address or "local",  # not some cluster that was left on this machine
                 log_to_driver=False,
@@ -67,7 +72,10 @@ def connected() -> Iterator[None]:
                 include_dashboard=None if address else False,
             )
             stack.callback(ray.shutdown)
-        yield
+            for number, handler in handlers.items():
+                if callable(handler):  # Ray puts its own in the place of the caller's
+                    signal.signal(number, handler)
+        yield is_ours
 
 
 def num_slots(scaling: Scaling, num_trials: int) -> int:
@@ -86,7 +94,7 @@ def _quiet_loggers() -> Iterator[None]:
     loggers = [logging.getLogger(name) for name in LOGGERS]
     before = [(logger.level, logger.propagate, list(logger.handlers)) for logger in loggers]
     for logger in loggers:
-        logger.setLevel(logging.ERROR)
+        logger.setLevel(logging.CRITICAL)  # what dies is started again; Ray's own log tells of it
     try:
         yield
     finally:
@@ -96,13 +104,14 @@ def _quiet_loggers() -> Iterator[None]:
 
 
 @contextmanager
-def _signal_handlers() -> Iterator[None]:
+def _signal_handlers() -> Iterator[dict[signal.Signals, Any]]:
+    """The handlers of now, which are there again afterwards."""
     if threading.current_thread() is not threading.main_thread():
-        yield  # only the main thread may set handlers, so nobody has
+        yield {}  # only the main thread may set handlers, so nobody has
         return
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield
+        yield before
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -1,33 +1,48 @@
 """Which stage is done, running or wanted, and what a slot does next. Decides; knows no Ray.
 
 Trials submit plans, slots ask for work. Stages with equal keys are one stage, whoever wants it.
-All ranks of a slot ask with the same (slot, incarnation, number) and get the same answer, so no
-collective is held open while a slot is idle. A slot that came back after a failure asks with a new
-incarnation; what its old one was running is wanted again.
+Every word of a slot carries its incarnation: one life of its workers. A life ends when the slot
+joins anew, when it was silent for too long, or when it makes no progress; what it ran is then
+wanted again, and nothing that it still says changes anything.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import heapq
+import time
+import uuid
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from rayprune.config import Experiment
 from rayprune.plan import Stage
-from rayprune.results.outcome import Status, TrialStatus
-from rayprune.results.progress import StageProgress, StudyProgress
+from rayprune.results.progress import Changes, StageProgress
 
-MAX_ATTEMPTS = 4  # of one epoch, when its slots keep dying: then the stage is what kills them
+LEASE_S = 20.0  # a slot that was silent for longer is taken for dead
+MAX_FAILURES = 3  # of one epoch on fresh workers: one more, and the stage is what kills them
+# A stage that takes this many times its own longest epoch for the next one hangs. Before its first
+# epoch nothing is known of it: a first epoch may read a large data set.
+PATIENCE, LEAST_PATIENCE_S, FIRST_PATIENCE_S = 20, 600.0, 6 * 3600.0
+ELSEWHERE_S = 5.0  # how soon a stage that another study runs is looked at again
+
+
+@dataclass(frozen=True)
+class Incarnation:
+    """One life of a slot's workers."""
+
+    slot: int
+    ledger: str
+    """Which start of the ledger it joined."""
+    number: int
 
 
 @dataclass(frozen=True)
 class Run:
-    """Run this stage, from the snapshots of its inputs."""
+    """Run this stage."""
 
     experiment: Experiment
     stage: Stage
-    inputs: Mapping[str, Any]
-    """Key of an input -> what `finished` was told for it; without those to be read from storage."""
 
 
 @dataclass(frozen=True)
@@ -36,42 +51,95 @@ class Wait:
 
 
 @dataclass(frozen=True)
+class Rejoin:
+    """This life is over, or the ledger is a new one; join again."""
+
+
+@dataclass(frozen=True)
 class Stop:
-    """No work remains; the slot exits."""
+    """No work remains, or another life of this slot has begun; the workers exit."""
 
 
-Answer = Run | Wait | Stop
-
+Answer = Run | Wait | Rejoin | Stop
 
 WANTED = StageProgress("wanted")
+ACTIVE = ("wanted", "running")
 
 
 @dataclass
 class _Entry:
     experiment: Experiment
     stage: Stage
-    wanted_by: dict[str, None]  # in order of submission
+    order: int
+    missing: set[str]
+    """Inputs that are not done."""
+    wanted_by: dict[str, None] = field(default_factory=dict)  # in order of submission
     progress: StageProgress = WANTED
+    history: tuple[Mapping[str, float], ...] = ()
+    """Metrics of each epoch."""
     snapshot: Any = None
+    num_waiting: int = 0
+    """Wanted stages that need this one."""
     executed_for: str | None = None
-    slot: int | None = None
-    attempts: int = 0
+    runs_on: Incarnation | None = None
+    deaths: list[tuple[str, frozenset[str]]] = field(default_factory=list)
+    """Why workers died in the epoch after the furthest one, and on which nodes."""
+    furthest: int = 0
+    progressed_at: float = 0.0
+    longest_epoch_s: float | None = None
+    not_before: float = 0.0
+
+    @property
+    def is_open(self) -> bool:
+        return bool(self.wanted_by) and self.progress.status in ACTIVE
+
+
+@dataclass
+class _Life:
+    """What is known of a slot's present workers."""
+
+    incarnation: Incarnation
+    num_workers: int
+    nodes: frozenset[str]
+    heard_at: float
+    running: str | None = None
+    held: str | None = None
+    """Key of the stage whose weights the workers hold."""
+    answered: tuple[int, Answer] | None = None
+    mistakes: dict[int, str] = field(default_factory=dict)
+    """Rank -> what it met in the stage that runs."""
+    agreed: str | None = None
+    """Key of the last stage in which all ranks met a mistake."""
 
 
 @dataclass
 class Ledger:
     """The one place that knows every stage of a study."""
 
-    num_parallel: int = 1
-    """Slots that the study was given."""
+    num_slots: int = 1
+    max_failures: int = MAX_FAILURES
+    """How often a stage is tried again in the same epoch after its workers died; -1: always."""
+    clock: Callable[[], float] = time.monotonic
+    identity: str = field(default_factory=lambda: uuid.uuid4().hex)
+    """Of this start of the ledger."""
+    dead_nodes: Collection[str] = ()
+    """What died on one of these was not its stage's fault."""
     executed_epochs: int = 0
     _entries: dict[str, _Entry] = field(default_factory=dict)
+    _users: dict[str, list[str]] = field(default_factory=dict)
+    """Key -> the stages that need it."""
     _plans: dict[str, Sequence[Stage]] = field(default_factory=dict)
-    _given_up: dict[str, TrialStatus] = field(default_factory=dict)
-    _incarnations: dict[int, int] = field(default_factory=dict)
-    _answers: dict[tuple[int, int, int], Answer] = field(default_factory=dict)
-    _last: dict[int, str] = field(default_factory=dict)
-    """Slot -> key of the stage whose weights it holds."""
+    _lives: dict[int, _Life] = field(default_factory=dict)
+    _num_lives: int = 0
+    _given_up: dict[int, str] = field(default_factory=dict)
+    _ready: list[tuple[int, int, str]] = field(default_factory=list)
+    """A heap: most wanted first, then in order of submission; what became stale is skipped."""
+    _later: set[str] = field(default_factory=set)
+    _open: set[str] = field(default_factory=set)
+    _changed: dict[str, int] = field(default_factory=dict)
+    """Key -> version of its last change, latest last."""
+    _version: int = 0
+    _abandoned: str | None = None
     _closed: bool = False
 
     # ---- trials ----
@@ -80,44 +148,47 @@ class Ledger:
         """A trial wants all stages of its plan."""
         self._plans[trial] = plan
         for stage in plan:
-            entry = self._entries.get(stage.key)
-            if entry is None:
-                entry = self._entries[stage.key] = _Entry(experiment, stage, {})
+            entry = self._entries.get(stage.key) or self._enter(experiment, stage)
             entry.wanted_by[trial] = None
+            self._touch(entry)
 
     def knows(self, key: str) -> bool:
         """Whether a plan with this stage was submitted."""
         return key in self._entries
 
-    def found(self, key: str, metrics: Mapping[str, float]) -> None:
-        """A stage that an earlier study or an earlier start of this one has finished."""
+    def found(
+        self, key: str, history: Sequence[Mapping[str, float]], metrics: Mapping[str, float]
+    ) -> None:
+        """A stage that an earlier start or another study has finished."""
         entry = self._entries[key]
         if entry.progress.status == "wanted":
-            entry.progress = StageProgress("done", entry.stage.epochs, metrics)
+            entry.history = tuple(history)
+            self._is_done(entry, metrics)
 
-    def withdraw(self, trial: str, status: Status, reason: str) -> None:
-        """A trial wants nothing any more; what only it wanted is not started, or ends early.
-
-        `status` and `reason` say why, for a trial whose plan was not done.
-        """
-        for entry in self._entries.values():
-            entry.wanted_by.pop(trial, None)
-        plan = self._plans.get(trial)
-        if plan is None or self._entries[plan[-1].key].progress.status not in ("done", "failed"):
-            self._given_up[trial] = TrialStatus(name=trial, status=status, reason=reason)
+    def withdraw(self, trial: str) -> None:
+        """A trial wants nothing any more; what only it wanted is not started, or ends early."""
+        for stage in self._plans.pop(trial, ()):
+            entry = self._entries[stage.key]
+            if trial in entry.wanted_by:
+                del entry.wanted_by[trial]
+                self._touch(entry)
 
     def withdraw_all(self) -> None:
         """No trial waits any more: what still runs ends at its next epoch."""
-        for entry in self._entries.values():
-            entry.wanted_by.clear()
+        for trial in list(self._plans):
+            self.withdraw(trial)
 
     def state(self, key: str) -> StageProgress:
         """Progress of one stage."""
         return self._entries[key].progress
 
+    def history(self, key: str) -> tuple[Mapping[str, float], ...]:
+        """Metrics of each epoch of a stage, as far as it has come."""
+        return self._entries[key].history
+
     def has_work(self) -> bool:
         """Whether a slot may be needed: plans may still come, or stages are not done."""
-        return not self._closed or self._has_work()
+        return self._abandoned is None and (not self._closed or bool(self._open))
 
     def close(self) -> None:
         """No more plans will come: slots may stop when nothing is left to run."""
@@ -125,147 +196,337 @@ class Ledger:
 
     # ---- slots ----
 
-    def join(self, slot: int) -> int:
-        """A slot starts, or starts again after a failure; return its incarnation."""
-        self.slot_lost(slot)
-        self._incarnations[slot] = self._incarnations.get(slot, -1) + 1
-        return self._incarnations[slot]
+    def join(
+        self, slot: int, num_workers: int = 1, nodes: Collection[str] = frozenset()
+    ) -> Incarnation:
+        """A slot's workers start their life; the one before, if it was not over, is lost."""
+        self.slot_lost(slot, "its workers died")
+        self._num_lives += 1
+        incarnation = Incarnation(slot, self.identity, self._num_lives)
+        self._lives[slot] = _Life(incarnation, num_workers, frozenset(nodes), self.clock())
+        return incarnation
 
-    def next_stage(self, slot: int, incarnation: int, number: int) -> Answer:
-        """The slot's `number`-th answer; every rank that asks for it hears the same."""
-        if incarnation != self._incarnations.get(slot):
-            return Stop()  # a rank of a group that is already gone
-        question = (slot, incarnation, number)
-        if question not in self._answers:
-            answer = self._decide(slot)
+    def beat(self, incarnation: Incarnation) -> bool:
+        """The workers live. Return False if they are to end: they were given up."""
+        life = self._alive(incarnation)
+        return life is not None or incarnation.ledger != self.identity
+
+    def next_stage(self, incarnation: Incarnation, number: int) -> Answer:
+        """The `number`-th answer to this life; asked again, it is the same."""
+        life = self._alive(incarnation)
+        if life is None:
+            is_replaced = incarnation.ledger == self.identity and incarnation.slot in self._lives
+            return Stop() if is_replaced or not self.has_work() else Rejoin()
+        if life.answered is None or life.answered[0] != number:
+            self._stop(life)  # it asks for more, so what it ran is over
+            answer = self._decide(life)
             if isinstance(answer, Wait):
-                return answer  # not an answer yet: ranks ask the same question again
-            self._answers[question] = answer
-        return self._answers[question]
+                return answer  # not an answer yet
+            life.answered = (number, answer)
+        return life.answered[1]
 
     def epoch_done(
-        self, slot: int, key: str, epochs_done: int, metrics: Mapping[str, float], speed: float
+        self,
+        incarnation: Incarnation,
+        key: str,
+        history: Sequence[Mapping[str, float]],
+        images_per_second: float,
     ) -> bool:
-        """A running stage tells its progress. Return False to stop after this epoch."""
-        entry = self._entries[key]
-        if entry.slot != slot:
+        """A running stage tells the metrics of all its epochs so far, the last one just done.
+
+        Return False to stop after this epoch.
+        """
+        entry = self._running(incarnation, key)
+        if entry is None:
             return False
-        known = entry.progress.epochs_done
+        known, done = entry.progress.epochs_done, len(history)
         # A worker that died between its checkpoint and its word has run one epoch more.
-        self.executed_epochs += epochs_done - known if 0 < known < epochs_done else 1
-        entry.attempts = 1  # spot nodes may take a long stage's slots as often as they like
-        entry.progress = StageProgress("running", epochs_done, metrics, speed)
+        self.executed_epochs += done - known if 0 < known < done else 1
+        if done > entry.furthest:
+            entry.furthest = done
+            entry.deaths.clear()
+        now = self.clock()
+        entry.longest_epoch_s = max(entry.longest_epoch_s or 0.0, now - entry.progressed_at)
+        entry.progressed_at = now
+        entry.history = tuple(history)
+        entry.progress = StageProgress("running", done, history[-1], images_per_second)
         if entry.wanted_by:
-            return True
-        self._release(entry)
-        return False
-
-    def finished(self, slot: int, key: str, snapshot: Any, metrics: Mapping[str, float]) -> None:
-        """A stage is done and its snapshot is durable."""
-        entry = self._entries[key]
-        if entry.progress.status == "done":
-            return
-        entry.executed_for = next(iter(entry.wanted_by), None)
-        entry.progress = StageProgress("done", entry.stage.epochs, metrics)
-        entry.snapshot = snapshot
-        entry.slot = None
-        self._last[slot] = key
-        for done in (key, *entry.stage.inputs.keys):
-            self._let_go(done)
-
-    def failed(self, slot: int, key: str, error: str) -> None:
-        """A stage cannot be done; so cannot those that need it."""
-        entry = self._entries[key]
-        entry.slot = None
-        self._fail(entry, error)
-
-    def lost(self, slot: int, key: str, missing: str) -> None:
-        """An input of a stage is gone from the storage: it is wanted again, and then the stage."""
-        for entry in (self._entries[missing], self._entries[key]):
+            self._touch(entry)
+        else:
             self._release(entry)
-            entry.attempts = 0
-        source = self._entries[missing]
-        source.progress, source.snapshot = WANTED, None
-        source.wanted_by.update(self._entries[key].wanted_by)
+        return bool(entry.wanted_by)
 
-    def slot_lost(self, slot: int) -> None:
-        """A slot's workers died: what it ran is wanted again, unless it keeps killing slots."""
-        for entry in self._entries.values():
-            if entry.slot == slot:
-                self._release(entry)
-                if entry.attempts >= MAX_ATTEMPTS:
-                    self._fail(entry, f"its workers died {entry.attempts} times in the same epoch")
-        self._last.pop(slot, None)
+    def finished(
+        self, incarnation: Incarnation, key: str, snapshot: Any, metrics: Mapping[str, float]
+    ) -> None:
+        """A stage is done and its snapshot is durable."""
+        entry = self._running(incarnation, key)
+        if entry is None:
+            return
+        life = self._lives[incarnation.slot]
+        life.running, life.held = None, key
+        entry.executed_for = next(iter(entry.wanted_by), None)
+        entry.runs_on = None
+        entry.snapshot = snapshot
+        self._is_done(entry, metrics)
+
+    def snapshot(self, key: str) -> Any:
+        """What `finished` was told; None once nothing waited for it: it is in the storage."""
+        return self._entries[key].snapshot if key in self._entries else None
+
+    def failed(self, incarnation: Incarnation, key: str, error: str) -> None:
+        """A stage cannot be done, and neither can those that need it: a verdict."""
+        entry = self._running(incarnation, key)
+        if entry is not None:
+            self._lives[incarnation.slot].running = None
+            self._fail(entry, error)
+
+    def mistake(self, incarnation: Incarnation, key: str, rank: int, error: str) -> None:
+        """A rank met a mistake in a stage; once all ranks have, the stage fails: a verdict."""
+        if self._running(incarnation, key) is None:
+            return
+        life = self._lives[incarnation.slot]
+        life.mistakes[rank] = error
+        if len(life.mistakes) == life.num_workers:
+            self.failed(incarnation, key, life.mistakes[0])
+            life.agreed = key
+
+    def is_agreed(self, incarnation: Incarnation, key: str) -> bool:
+        """Whether all ranks met a mistake in this stage, and are in the same place."""
+        life = self._alive(incarnation)
+        return life is not None and life.agreed == key
+
+    def lost(self, incarnation: Incarnation, key: str, missing: str) -> None:
+        """An input of a stage is gone from the storage: it is wanted again, and then the stage."""
+        entry = self._running(incarnation, key)
+        if entry is None:
+            return
+        source = self._entries[missing]
+        if source.progress.status == "done":
+            source.progress, source.snapshot, source.history = WANTED, None, ()
+            source.wanted_by.update(entry.wanted_by)
+            for user in self._users_of(missing):
+                user.missing.add(missing)
+            self._touch(source)
+        self._release(entry)
+
+    def elsewhere(self, incarnation: Incarnation, key: str) -> None:
+        """Another study runs this stage: it is looked at again in a while."""
+        entry = self._running(incarnation, key)
+        if entry is not None:
+            entry.not_before = self.clock() + ELSEWHERE_S
+            self._release(entry)
+
+    def slot_lost(self, slot: int, reason: str, *, is_blamed: bool = True) -> bool:
+        """A slot's workers died. Return False if it had none that had joined.
+
+        What they ran is wanted again, unless it is to blame and keeps killing workers.
+        """
+        life = self._lives.pop(slot, None)
+        if life is None:
+            return False
+        entry = self._stop(life)
+        if entry is not None and is_blamed:
+            entry.deaths.append((reason, life.nodes))
+            self._judge(entry)
+        return True
+
+    def give_up(self, slot: int, error: str) -> None:
+        """A slot cannot start. Without any slot what is not done cannot be."""
+        self._given_up[slot] = error
+        if len(self._given_up) == self.num_slots:
+            self.abandon(error)
 
     def abandon(self, error: str) -> None:
-        """No slot is left: what is not done cannot be."""
-        for entry in self._entries.values():
-            if entry.progress.status in ("wanted", "running"):
-                entry.slot = None
-                self._fail(entry, error)
+        """Nothing more can be run: what is not done fails."""
+        self._abandoned = error
+        for key in list(self._open):
+            self._fail(self._entries[key], error)
+
+    # ---- time ----
+
+    def expire(self) -> list[int]:
+        """Give up lives that are silent or hang; return their slots."""
+        now = self.clock()
+        for key in [k for k in self._later if self._entries[k].not_before <= now]:
+            self._later.discard(key)
+            self._touch(self._entries[key])
+        given_up = []
+        for slot, life in list(self._lives.items()):
+            reason = self._is_over(life, now)
+            if reason is not None:
+                self.slot_lost(slot, reason)
+                given_up.append(slot)
+        return given_up
+
+    def waits_elsewhere(self) -> tuple[str, ...]:
+        """Stages that another study runs, as far as is known."""
+        return tuple(self._later)
 
     # ---- what people see ----
 
-    def progress(self) -> StudyProgress:
-        """Progress of every stage; holds no snapshot."""
-        entries = self._entries
-        return StudyProgress(
+    def has_ready(self) -> bool:
+        """Whether a slot that asks would be answered at once."""
+        return self._first_ready() is not None or not self.has_work()
+
+    def changes(self, since: int = 0) -> Changes:
+        """What became different after that version; holds no snapshot."""
+        entries = {}
+        for key in reversed(self._changed):
+            if self._changed[key] <= since:
+                break
+            entries[key] = self._entries[key]
+        return Changes(
+            ledger=self.identity,
+            version=self._version,
             stages={key: entry.progress for key, entry in entries.items()},
-            given_up=dict(self._given_up),
             executed_for={k: e.executed_for for k, e in entries.items() if e.executed_for},
             executed_epochs=self.executed_epochs,
-            num_parallel=self.num_parallel,
         )
 
     # ---- decisions ----
 
-    def _decide(self, slot: int) -> Answer:
-        ready = [entry for entry in self._entries.values() if self._is_ready(entry)]
-        if ready:
-            entry = min(ready, key=lambda entry: self._urgency(entry, slot))
-            entry.slot = slot
-            entry.attempts += 1
-            entry.progress = StageProgress("running", entry.progress.epochs_done)
-            snapshots = {key: self._entries[key].snapshot for key in entry.stage.inputs.keys}
-            held = {key: snapshot for key, snapshot in snapshots.items() if snapshot is not None}
-            return Run(entry.experiment, entry.stage, held)
-        return Wait() if self.has_work() else Stop()
+    def _enter(self, experiment: Experiment, stage: Stage) -> _Entry:
+        sources = [self._entries[key] for key in stage.inputs.keys]
+        missing = {s.stage.key for s in sources if s.progress.status != "done"}
+        entry = _Entry(experiment, stage, len(self._entries), missing)
+        self._entries[stage.key] = entry
+        for source in sources:
+            self._users.setdefault(source.stage.key, []).append(stage.key)
+        errors = [s.progress.error for s in sources if s.progress.status == "failed"]
+        error = self._abandoned or next(iter(errors), None)
+        if error is not None:
+            entry.progress = StageProgress("failed", error=error)
+        return entry
+
+    def _alive(self, incarnation: Incarnation) -> _Life | None:
+        """The life that speaks, if it is not over."""
+        life = self._lives.get(incarnation.slot)
+        if life is None or life.incarnation != incarnation:
+            return None
+        life.heard_at = self.clock()
+        return life
+
+    def _running(self, incarnation: Incarnation, key: str) -> _Entry | None:
+        """The stage that this life runs; None if it does not, or not any more."""
+        if self._alive(incarnation) is None:
+            return None
+        entry = self._entries.get(key)
+        return entry if entry is not None and entry.runs_on == incarnation else None
+
+    def _is_over(self, life: _Life, now: float) -> str | None:
+        """Why this life is given up; None if it goes on."""
+        if now - life.heard_at > LEASE_S:
+            return f"its workers were silent for {now - life.heard_at:.0f} s"
+        if life.running is None:
+            return None
+        entry = self._entries[life.running]
+        if entry.runs_on != life.incarnation:
+            return None
+        longest, silent = entry.longest_epoch_s, now - entry.progressed_at
+        patience = (
+            FIRST_PATIENCE_S if longest is None else max(LEAST_PATIENCE_S, PATIENCE * longest)
+        )
+        return f"no epoch ended within {silent:.0f} s" if silent > patience else None
+
+    def _decide(self, life: _Life) -> Answer:
+        following = [e for e in self._users_of(life.held) if self._is_ready(e)]
+        entry = min(following, key=_urgency) if following else self._first_ready()
+        if entry is None:
+            return Wait() if self.has_work() else Stop()
+        life.running, life.mistakes = entry.stage.key, {}
+        entry.runs_on = life.incarnation
+        entry.progressed_at = self.clock()
+        if entry.longest_epoch_s is None and entry.stage.inputs.weights is not None:
+            entry.longest_epoch_s = self._entries[entry.stage.inputs.weights].longest_epoch_s
+        entry.progress = StageProgress("running", entry.progress.epochs_done)
+        self._touch(entry)
+        return Run(entry.experiment, entry.stage)
+
+    def _first_ready(self) -> _Entry | None:
+        while self._ready:
+            urgency, order, key = self._ready[0]
+            entry = self._entries[key]
+            if self._is_ready(entry) and (urgency, order) == _urgency(entry):
+                return entry
+            heapq.heappop(self._ready)
+        return None
 
     def _is_ready(self, entry: _Entry) -> bool:
-        if entry.progress.status != "wanted" or not entry.wanted_by:
-            return False
-        return all(self._entries[k].progress.status == "done" for k in entry.stage.inputs.keys)
+        is_wanted = entry.progress.status == "wanted" and bool(entry.wanted_by)
+        return is_wanted and not entry.missing and entry.not_before <= self.clock()
 
-    def _urgency(self, entry: _Entry, slot: int) -> tuple[bool, int]:
-        """Small first: what goes on from the slot's last stage, then what most trials wait for."""
-        return (
-            self._last.get(slot) not in entry.stage.inputs.keys,
-            -len(entry.wanted_by),
-        )
+    def _touch(self, entry: _Entry) -> None:
+        """Bring everything that is kept about all stages in line with one that has changed."""
+        key = entry.stage.key
+        self._version += 1
+        self._changed.pop(key, None)
+        self._changed[key] = self._version
+        if entry.is_open != (key in self._open):
+            (self._open.add if entry.is_open else self._open.discard)(key)
+            for source in entry.stage.inputs.keys:
+                self._count_waiting(self._entries[source], 1 if entry.is_open else -1)
+        if entry.progress.status == "wanted" and entry.not_before > self.clock():
+            self._later.add(key)
+        elif self._is_ready(entry):
+            heapq.heappush(self._ready, (*_urgency(entry), key))
 
-    def _has_work(self) -> bool:
-        return any(
-            e.wanted_by and e.progress.status in ("wanted", "running")
-            for e in self._entries.values()
-        )
+    def _count_waiting(self, source: _Entry, difference: int) -> None:
+        """Let the object store drop a snapshot that no stage waits for; the storage keeps it."""
+        source.num_waiting += difference
+        if source.num_waiting == 0:
+            source.snapshot = None
+
+    def _is_done(self, entry: _Entry, metrics: Mapping[str, float]) -> None:
+        entry.progress = StageProgress("done", entry.stage.epochs, metrics)
+        if entry.num_waiting == 0:
+            entry.snapshot = None
+        self._later.discard(entry.stage.key)
+        self._touch(entry)
+        for user in self._users_of(entry.stage.key):
+            user.missing.discard(entry.stage.key)
+            if self._is_ready(user):
+                self._touch(user)
+
+    def _stop(self, life: _Life) -> _Entry | None:
+        """A life runs nothing any more; return what it ran, which is wanted again."""
+        entry = None if life.running is None else self._entries[life.running]
+        life.running = None
+        if entry is None or entry.runs_on != life.incarnation:
+            return None
+        self._release(entry)
+        return entry
 
     def _release(self, entry: _Entry) -> None:
-        entry.slot = None
-        entry.progress = StageProgress("wanted", entry.progress.epochs_done)
+        """A stage that no slot runs any more is wanted again."""
+        entry.runs_on = None
+        if entry.progress.status == "running":
+            entry.progress = StageProgress("wanted", entry.progress.epochs_done)
+        self._touch(entry)
 
-    def _let_go(self, key: str) -> None:
-        """Let the object store drop a snapshot that no stage waits for; the storage keeps it."""
-        waiting = (user.progress.status in ("wanted", "running") for user in self._users(key))
-        if not any(waiting):
-            self._entries[key].snapshot = None
+    def _judge(self, entry: _Entry) -> None:
+        """A stage in whose epoch fresh workers die again and again is what kills them."""
+        blamed = [reason for reason, nodes in entry.deaths if not nodes & set(self.dead_nodes)]
+        if 0 <= self.max_failures < len(blamed):
+            epoch = min(entry.stage.first_epoch + entry.furthest + 1, entry.stage.last_epoch)
+            times = f"its workers died {len(blamed)} times in epoch {epoch}"
+            self._fail(entry, f"{times}, the last time: {blamed[-1]}")
 
     def _fail(self, entry: _Entry, error: str) -> None:
-        if entry.progress.status == "done":
-            return
-        entry.progress = StageProgress("failed", error=error)
-        for user in self._users(entry.stage.key):
-            self._fail(user, error)
+        failing = [entry]
+        while failing:
+            entry = failing.pop()
+            if entry.progress.status in ACTIVE:
+                entry.runs_on = None
+                entry.progress = StageProgress("failed", entry.progress.epochs_done, error=error)
+                self._touch(entry)
+                failing += self._users_of(entry.stage.key)
 
-    def _users(self, key: str) -> Iterable[_Entry]:
+    def _users_of(self, key: str | None) -> Iterable[_Entry]:
         """The stages that need this one."""
-        return [entry for entry in self._entries.values() if key in entry.stage.inputs.keys]
+        return [self._entries[user] for user in self._users.get(key or "", ())]
+
+
+def _urgency(entry: _Entry) -> tuple[int, int]:
+    """Small first: what most trials wait for, then what was submitted first."""
+    return -len(entry.wanted_by), entry.order

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -16,66 +16,96 @@ from ray.tune.schedulers import ASHAScheduler
 
 from rayprune.config import Study
 from rayprune.distributed.actor import ON_HEAD, LedgerActor
-from rayprune.distributed.connection import connected, num_slots
+from rayprune.distributed.capacity import num_slots, unmet
+from rayprune.distributed.connection import connected
+from rayprune.distributed.groups import make_tags
+from rayprune.distributed.place import Place
+from rayprune.distributed.shared import write_token
 from rayprune.distributed.slots import Slots
 from rayprune.distributed.trial import RETRAIN_EPOCHS, Withdraw, run_trial
 from rayprune.results.files import ray_folder
-from rayprune.results.progress import StudyProgress
+from rayprune.results.outcome import TrialStatus
+from rayprune.results.progress import Changes, ProgressLog, StudyProgress
 from rayprune.results.recorder import Recorder
-from rayprune.results.storage import StorageError
 from rayprune.trials import TrialPlan
 
 WATCH_EVERY_S = 0.5
+TRIAL_DEATHS = 8  # how often the process of a trial, which only waits, is started again
 
 log = logging.getLogger(__name__)
 
 
-def search(recorder: Recorder, on_progress: Callable[[StudyProgress], None]) -> pa.Table:
-    """Run the trials of a study that are not finished; return its table.
+def search(
+    recorder: Recorder,
+    on_progress: Callable[[StudyProgress], None],
+    on_table: Callable[[pa.Table], None],
+) -> None:
+    """Run the trials of a study that are not finished.
 
     `on_progress` is called twice a second. The table is written whenever a trial ends, so nothing
-    finished is lost. Raises ``StorageError`` when the storage cannot be written.
+    finished is lost; `on_table` has the last one, before anything is shut down. Raises
+    ``StorageError`` when the storage cannot be written.
     """
-    study, pending = recorder.study, recorder.pending
+    study = recorder.study
     recorder.write_study()
-    # The output of Tune in which verbose=0 is silent; who calls us restores the environment.
+    # The output of Tune in which verbose=0 is silent; and Ctrl-C is the caller's, not Tune's, which
+    # would return as if all were well. Who calls us restores the environment.
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
-    with connected():
-        count = num_slots(study.scaling, len(pending))
-        ledger = LedgerActor.options(max_concurrency=10_000).remote(  # type: ignore[attr-defined]
-            recorder.storage, count
-        )
+    os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"
+    with connected() as is_ours:
+        trials = _trials(recorder)
+        tags = make_tags(num_slots(study.scaling, len(recorder.pending), ray.nodes()))
+        _say_what_is_missing(study)
+        ledger = LedgerActor.remote(recorder.storage, trials, tags, study.scaling.max_failures)
+        place = Place(ledger, recorder.storage, recorder.folder, write_token(recorder.folder))
+        progress = ProgressLog(recorder.found, recorder.stopped, num_parallel=len(tags))
+        watch = _Watch(ledger, recorder, progress, on_progress)
         # Enough trials that no slot waits for Tune, few enough that their processes stay cheap.
-        concurrent = study.search.max_concurrent or count + 2
-        for trial in pending[:concurrent]:  # what Tune will start with: the first slot has work
-            ledger.submit.remote(trial.name, trial.experiment, trial.plan)
-        folder = ray_folder(recorder.folder)
-        slots = Slots(ledger, count, study.scaling, recorder.storage, folder)
-        with _repeated(lambda: _watch(ledger, recorder, on_progress)):
-            try:
+        concurrent = study.search.max_concurrent or len(tags) + 2
+        for trial in recorder.pending[:concurrent]:  # the first slot has work at once
+            ledger.submit.remote(trial.name)
+        slots = Slots(tags, place, study.scaling)
+        try:
+            with _repeated(watch):
                 slots.wait_for_first()
-                _run_trials(study, pending, ledger, concurrent, folder)
-            finally:
+                _run_trials(recorder, trials, ledger, concurrent, progress.give_up)
                 ray.get(ledger.close.remote())
-        table = recorder.write(ray.get(ledger.progress.remote()))
-        _watch(ledger, recorder, on_progress)  # the last word on every trial
-        slots.join()
-        return table
+            watch()  # the last word on every trial
+            watch()
+            on_table(recorder.write(progress.progress))
+        except BaseException:
+            slots.kill()
+            recorder.write(progress.progress)  # what is unfinished now says so
+            raise
+        if not is_ours:
+            slots.end()
+
+
+def _trials(recorder: Recorder) -> Sequence[TrialPlan]:
+    """What Tune is to run: early stopping compares with trials that ended before, too."""
+    if recorder.study.search.early_stop is None:
+        return recorder.pending
+    pending = {trial.name for trial in recorder.pending}
+    return [trial for trial in recorder.trials if trial.name not in pending] + [*recorder.pending]
 
 
 def _run_trials(
-    study: Study, trials: Sequence[TrialPlan], ledger: Any, concurrent: int, folder: str
+    recorder: Recorder,
+    trials: Sequence[TrialPlan],
+    ledger: Any,
+    concurrent: int,
+    give_up: Callable[[TrialStatus], None],
 ) -> None:
     """Tune schedules trials that take no CPU: they only wait for stages."""
-    plans = {trial.name: trial for trial in trials}
+    study, metric = recorder.study, recorder.study.search.metric
     trainable = tune.with_parameters(
-        run_trial, plans=plans, ledger=ledger, metric=study.search.metric
+        run_trial, ledger=ledger, metric=metric, replays=_replays(recorder.stopped, metric)
     )
     tuner = tune.Tuner(
         tune.with_resources(trainable, {"cpu": 0, **ON_HEAD}),
-        param_space={"trial": tune.grid_search(list(plans))},
+        param_space={"trial": tune.grid_search([trial.name for trial in trials])},
         tune_config=tune.TuneConfig(
-            metric=study.search.metric,
+            metric=metric,
             mode=study.search.mode,
             scheduler=_scheduler(study, trials),
             max_concurrent_trials=concurrent,
@@ -83,12 +113,23 @@ def _run_trials(
         ),
         run_config=tune.RunConfig(
             name="trials",
-            storage_path=folder,
+            storage_path=ray_folder(recorder.folder),
             verbose=0,
-            callbacks=[Withdraw(ledger)],
+            failure_config=tune.FailureConfig(max_failures=TRIAL_DEATHS),
+            callbacks=[Withdraw(ledger, trials, metric, give_up)],
         ),
     )
     tuner.fit()
+
+
+def _replays(
+    stopped: Mapping[str, TrialStatus], metric: str
+) -> Mapping[str, Sequence[Mapping[str, float]]]:
+    """What stopped trials reported, as they reported it."""
+    return {
+        name: [{metric: value, RETRAIN_EPOCHS: n} for n, value in status.reported.items()]
+        for name, status in stopped.items()
+    }
 
 
 def _scheduler(study: Study, trials: Sequence[TrialPlan]) -> ASHAScheduler | None:
@@ -102,6 +143,41 @@ def _scheduler(study: Study, trials: Sequence[TrialPlan]) -> ASHAScheduler | Non
         grace_period=early.grace_epochs,
         reduction_factor=early.reduction,
     )
+
+
+def _say_what_is_missing(study: Study) -> None:
+    """A slot that no node can hold is named at once: it may wait for ever."""
+    missing = unmet(study.scaling, ray.nodes())
+    if missing is not None:
+        log.warning("%s", missing)
+
+
+class _Watch:
+    """Asks the ledger for what is new, writes it down and shows it."""
+
+    def __init__(
+        self,
+        ledger: Any,
+        recorder: Recorder,
+        progress: ProgressLog,
+        on_progress: Callable[[StudyProgress], None],
+    ) -> None:
+        self._ledger, self._recorder = ledger, recorder
+        self._progress, self._on_progress = progress, on_progress
+        self._known = Changes(ledger="", version=0, stages={})
+        self._complaint = ""
+
+    def __call__(self) -> None:
+        """What fails is tried again the next time, and said once."""
+        try:
+            asking = self._ledger.changes.remote(self._known.ledger, self._known.version)
+            self._known = ray.get(asking)
+            self._on_progress(self._recorder.update(self._progress.take(self._known)))
+        except Exception as error:  # what only informs does not end a study
+            complaint = f"progress was not written, the study goes on: {error}"
+            if complaint != self._complaint:
+                log.warning("%s", complaint)
+            self._complaint = complaint
 
 
 @contextmanager
@@ -120,11 +196,3 @@ def _repeated(action: Callable[[], None]) -> Iterator[None]:
     finally:
         ended.set()
         thread.join()
-
-
-def _watch(ledger: Any, recorder: Recorder, on_progress: Callable[[StudyProgress], None]) -> None:
-    """Write down what is new and show it; a write that fails is tried again the next time."""
-    try:
-        on_progress(recorder.update(ray.get(ledger.progress.remote())))
-    except (StorageError, ray.exceptions.RayError) as error:
-        log.warning("progress was not written, the study goes on: %s", error)

@@ -1,117 +1,275 @@
-"""What each rank of a slot does: ask the ledger for a stage, run it, hand over the snapshot."""
+"""What each rank of a slot does: run the stages that rank 0 hears of, hand over the snapshots.
+
+Rank 0 alone asks, reads and reports, and the others hear it from rank 0, so ranks cannot drift
+apart. An accident ends the workers: fresh ones go on from the stage's last epoch.
+"""
 
 from __future__ import annotations
 
 import logging
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import ray
 import ray.train
 import ray.train.torch
+import torch
+import torch.distributed as dist
 
-from rayprune.distributed.ledger import Run, Stop, Wait
+from rayprune.distributed.ledger import Answer, Incarnation, Rejoin, Run, Stop, Wait
+from rayprune.distributed.place import Place
+from rayprune.distributed.shared import sees
+from rayprune.results.faults import reach
+from rayprune.results.files import stage_lease_file
+from rayprune.results.lease import LeaseHeldError, held
 from rayprune.results.stages import LostSnapshotError, load_content
 from rayprune.snapshot import Snapshot, decode
 from rayprune.training.run import failure_message, run_stage
 from rayprune.training.stage import EpochReport
 from rayprune.training.worker import Worker, broadcast, gather, training_process
 
+BEAT_S = 3.0
+# What is no user's mistake, whatever the stage: a disk, a store, Ray, a GPU, the network.
+ACCIDENTS = (OSError, MemoryError, ray.exceptions.RayError, torch.AcceleratorError, dist.DistError)
+
 log = logging.getLogger(__name__)
 
 
-def serve(slot: int, *, ledger: Any, storage: str, threads: int) -> None:
-    """Run stages until the ledger says stop; a rank calls it inside a Ray Train run."""
+@dataclass(frozen=True)
+class _Inputs:
+    """What rank 0 found before a stage, for all ranks."""
+
+    contents: dict[str, bytes | None]
+    """Key -> encoded snapshot; None where every rank holds it already."""
+    lost: str | None = None
+    """Key of an input that is gone from the storage."""
+    holder: str | None = None
+    """Who else runs this stage."""
+
+
+def serve(slot: int, place: Place, threads: int) -> None:
+    """Run stages until the ledger says stop; every rank calls it inside a Ray Train run."""
     context = ray.train.get_context()
     device = ray.train.torch.get_device()
     worker = Worker(context.get_world_rank(), context.get_world_size(), device)
     with training_process(threads):
-        _serve(slot, worker, ledger, storage)
+        if _all_see(place, worker):
+            with _pulse(place.ledger) as pulse:
+                _serve(slot, worker, place, pulse)
 
 
-def _serve(slot: int, worker: Worker, ledger: Any, storage: str) -> None:
-    joined = ray.get(ledger.join.remote(slot)) if worker.is_first else None
-    incarnation: int = broadcast(joined, worker)
-    held: Snapshot | None = None
+def _serve(slot: int, worker: Worker, place: Place, pulse: _Pulse) -> None:
+    nodes = gather(ray.get_runtime_context().get_node_id(), worker)
+    snapshot: Snapshot | None = None
     number = 0
     while True:
-        answer = ray.get(ledger.next_stage.remote(slot, incarnation, number))
+        said: tuple[Incarnation, Answer] | None = None
+        if worker.is_first:
+            if pulse.incarnation is None:
+                joining = place.ledger.join.remote(slot, worker.world_size, nodes)
+                pulse.incarnation = ray.get(joining)
+            asking = place.ledger.next_stage.remote(pulse.incarnation, number)
+            said = pulse.incarnation, ray.get(asking)
+        incarnation, answer = broadcast(said, worker)
         if isinstance(answer, Stop):
             return
         if isinstance(answer, Wait):
             continue
         number += 1
-        try:
-            held = _run(answer, held, worker, slot, ledger, storage)
-        except LostSnapshotError as error:
-            if worker.is_first:
-                ray.get(ledger.lost.remote(slot, answer.stage.key, error.key))
-            held = None
-        except Exception as error:
-            # Every rank meets a user's mistake alike; anything else may have left the ranks in
-            # different places or a GPU unusable, and only new processes are sound again.
-            ray.get(ledger.failed.remote(slot, answer.stage.key, failure_message(error)))
-            held = None
-            may_be_broken = worker.world_size > 1 or worker.device.type == "cuda"
-            if may_be_broken and not isinstance(error, ValueError):
-                raise
+        if isinstance(answer, Rejoin):
+            pulse.incarnation = None
+            continue
+        reach("serve.before_stage", _name(worker))
+        snapshot = _attempt(answer, snapshot, worker, incarnation, place)
+
+
+def _attempt(
+    run: Run, snapshot: Snapshot | None, worker: Worker, incarnation: Incarnation, place: Place
+) -> Snapshot | None:
+    """Run a stage; return its snapshot, or None where it was not done. Raises accidents."""
+    key, ledger = run.stage.key, place.ledger
+    try:
+        return _run(run, snapshot, worker, incarnation, place)
+    except LostSnapshotError as error:
+        if worker.is_first:
+            ray.get(ledger.lost.remote(incarnation, key, error.key))
+        return None
+    except torch.OutOfMemoryError as error:
+        ray.get(ledger.failed.remote(incarnation, key, _out_of_memory(error, run, worker)))
+        if worker.world_size > 1:
+            raise  # the other ranks wait for this one
+        torch.cuda.empty_cache()
+        return None
+    except Exception as error:
+        if _is_accident(error):
+            raise
+        message = failure_message(error)
+        # A mistake that all ranks meet is the user's; what one meets alone is an accident.
+        if not ray.get(ledger.mistake.remote(incarnation, key, worker.rank, message)):
+            raise
+        is_sound = worker.world_size == 1 and worker.device.type == "cpu"
+        if not is_sound and not isinstance(error, ValueError):
+            raise
+        return None
 
 
 def _run(
-    answer: Run, held: Snapshot | None, worker: Worker, slot: int, ledger: Any, storage: str
+    run: Run, snapshot: Snapshot | None, worker: Worker, incarnation: Incarnation, place: Place
 ) -> Snapshot | None:
-    """Run what the ledger answered; return the snapshot, or None if it is no longer wanted."""
-    stage = answer.stage
+    stage, ledger, storage = run.stage, place.ledger, place.storage
 
     def on_epoch(report: EpochReport) -> bool:
-        return ray.get(
-            ledger.epoch_done.remote(
-                slot, stage.key, report.epochs_done, report.metrics, report.images_per_second
-            )
+        reach("serve.before_epoch_done")
+        told = ledger.epoch_done.remote(
+            incarnation, stage.key, report.history, report.images_per_second
         )
+        return ray.get(told)
 
-    inputs = _inputs(answer, held, worker, storage)
-    finished = run_stage(answer.experiment, stage, inputs, worker, storage, on_epoch=on_epoch)
+    with _lease(stage.key, worker, place) as holder:
+        found = _inputs(run, snapshot, place, holder) if worker.is_first else None
+        inputs = broadcast(found, worker)
+        if inputs.holder is not None:
+            if worker.is_first:
+                ray.get(ledger.elsewhere.remote(incarnation, stage.key))
+            return None
+        if inputs.lost is not None:
+            raise LostSnapshotError(inputs.lost)
+        snapshots = {
+            input_: snapshot if content is None else decode(content)
+            for input_, content in inputs.contents.items()
+        }
+        finished = run_stage(run.experiment, stage, snapshots, worker, storage, on_epoch=on_epoch)
     if finished is None:
         return None
-    snapshot, content = finished
+    done, content = finished
     if worker.is_first:
-        # The slot's rank 0 owns the object, and lives as long as the study. A ref alone would be
-        # fetched on the way; in a list it stays a ref.
-        ref = ray.put(np.frombuffer(content, dtype=np.uint8))
-        metrics = snapshot.records[-1].metrics
-        ray.get(ledger.finished.remote(slot, stage.key, [ref], metrics))
-    return snapshot
+        reach("serve.before_finished")
+        metrics = done.records[-1].metrics
+        ray.get(ledger.finished.remote(incarnation, stage.key, _put(content), metrics))
+        reach("serve.after_finished")
+    return done
 
 
-def _inputs(
-    answer: Run, held: Snapshot | None, worker: Worker, storage: str
-) -> dict[str, Snapshot]:
-    """The snapshots that the stage needs.
+@contextmanager
+def _lease(key: str, worker: Worker, place: Place) -> Iterator[str | None]:
+    """While open, other studies leave this stage alone; or who runs it already."""
+    if not worker.is_first:
+        yield None
+        return
+    file = stage_lease_file(place.storage, key)
+    try:
+        with held(file, place.folder, same_owner=True):
+            yield None
+    except LeaseHeldError as error:
+        yield str(error)
 
-    Raises ``LostSnapshotError`` on every rank if one of them cannot get one.
-    """
-    found: dict[str, Snapshot] = {}
-    lost = ""
-    for key in answer.stage.inputs.keys:
+
+def _inputs(run: Run, snapshot: Snapshot | None, place: Place, holder: str | None) -> _Inputs:
+    """What the stage starts from: in hand, in the object store, or in the storage."""
+    contents: dict[str, bytes | None] = {}
+    if holder is not None:
+        return _Inputs(contents, holder=holder)
+    for key in run.stage.inputs.keys:
+        if snapshot is not None and snapshot.records[-1].key == key:
+            contents[key] = None
+            continue
         try:
-            found[key] = _snapshot(key, answer.inputs.get(key), held, storage)
+            contents[key] = _stored(key, place.ledger) or load_content(place.storage, key)
         except LostSnapshotError:
-            lost = key
-            break
-    missing = next(filter(None, gather(lost, worker)), None)
-    if missing is not None:
-        raise LostSnapshotError(missing)
-    return found
+            return _Inputs({}, lost=key)
+    return _Inputs(contents)
 
 
-def _snapshot(key: str, stored: Any, held: Snapshot | None, storage: str) -> Snapshot:
-    """In hand, in the object store, or on disk."""
-    if held is not None and held.records[-1].key == key:
-        return held
-    if stored is not None:
-        try:
-            return decode(ray.get(stored[0]))
-        except ray.exceptions.RayError:
-            log.warning("stage %s left the object store, its durable copy is read", key)
-    return decode(load_content(storage, key))
+def _stored(key: str, ledger: Any) -> bytes | None:
+    """A snapshot from the object store, if it is there."""
+    references = ray.get(ledger.snapshot.remote(key))
+    if references is None:
+        return None
+    try:
+        return ray.get(references[0]).tobytes()
+    except ray.exceptions.RayError:
+        log.warning("stage %s left the object store, its durable copy is read", key)
+        return None
+
+
+def _put(content: bytes) -> list[Any] | None:
+    """The object store's reference to a snapshot, in a list, where it stays a reference.
+
+    None where there is no room for it: the storage has it.
+    """
+    try:
+        return [ray.put(np.frombuffer(content, dtype=np.uint8))]
+    except ray.exceptions.RayError as error:
+        log.warning("a snapshot did not fit into the object store: %s", error)
+        return None
+
+
+class _Pulse:
+    """The incarnation whose ledger hears that its workers live."""
+
+    def __init__(self) -> None:
+        self.incarnation: Incarnation | None = None
+
+
+@contextmanager
+def _pulse(ledger: Any) -> Iterator[_Pulse]:
+    """While open, a thread keeps the lease of the incarnation that it is told of.
+
+    A process that was given up ends at once, wherever it hangs.
+    """
+    pulse, over = _Pulse(), threading.Event()
+
+    def beat() -> None:
+        while not over.wait(BEAT_S):
+            incarnation = pulse.incarnation
+            try:
+                lives = incarnation is None or ray.get(ledger.beat.remote(incarnation))
+            except ray.exceptions.RayError:
+                return  # the study is gone, and Ray ends this process
+            if not lives and pulse.incarnation == incarnation and not over.is_set():
+                log.error("the ledger gave up these workers: fresh ones take over")
+                os._exit(1)
+
+    threading.Thread(target=beat, daemon=True).start()
+    try:
+        yield pulse
+    finally:
+        over.set()
+
+
+def _all_see(place: Place, worker: Worker) -> bool:
+    """Whether every node sees what the driver wrote; if not, the study says so and ends."""
+    address = ray.util.get_node_ip_address()
+    blind = gather(None if sees(place.folder, place.token) else address, worker)
+    nodes = " and ".join(dict.fromkeys(filter(None, blind)))
+    if nodes and worker.is_first:
+        error = (
+            f"storage {place.storage} is not shared: what the driver wrote there is not seen by "
+            f"node {nodes}. Write storage: a bucket (s3://, gs://), or a folder that all nodes share"
+        )
+        ray.get(place.ledger.abandon.remote(error))
+    return not nodes
+
+
+def _is_accident(error: Exception) -> bool:
+    is_network = isinstance(error, RuntimeError) and ("gloo" in str(error) or "NCCL" in str(error))
+    return isinstance(error, ACCIDENTS) or is_network
+
+
+def _out_of_memory(error: Exception, run: Run, worker: Worker) -> str:
+    batch = run.experiment.batch_size
+    reason = str(error).split(". ")[0]
+    return (
+        f"the GPU has not enough memory: {reason}. Lower experiment.batch_size, now {batch}, "
+        f"write experiment.precision: bfloat16, raise scaling.workers, now {worker.world_size}, or "
+        f"let fewer stages share a GPU (scaling.gpus_per_worker: 1)"
+    )
+
+
+def _name(worker: Worker) -> str:
+    return f"rank {worker.rank}"

@@ -1,88 +1,107 @@
 """Slots: long-lived Ray Train worker groups that run stage after stage.
 
-Starting a Ray Train run costs seconds, so it is paid once a slot and not once a trial.
+Starting a Ray Train run costs seconds, so it is paid once a slot and not once a trial. The runs
+live in actors, so that the driver can always end.
 """
 
 from __future__ import annotations
 
-import threading
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import ray
-import ray.train
-import ray.train.torch
 
 from rayprune.config import Scaling
+from rayprune.distributed.actor import ON_HEAD
+from rayprune.distributed.groups import remove_groups
+from rayprune.distributed.place import Place
 
-START_S = 30.0  # how long all else lets the first slot start alone
-# How long slots may take to end before Ray is shut down around them, which ends the process with
-# an error: a busy machine gets the time.
-END_S = 60.0
+FIRST_S = 30.0  # how long all else lets the first slot start alone
+END_S = 60.0  # how long slots may take to end before they are killed
+MAX_STARTS = 4  # in a row that never came to work: then the slot cannot start
+
+
+class SlotRunner:
+    """Holds the Ray Train run of one slot, and starts another whenever it dies.
+
+    As an actor it is itself started again when its process dies.
+    """
+
+    def run(self, slot: int, tag: int, place: Place, scaling: Scaling) -> None:
+        """Keep the slot's workers at work until no work remains."""
+        ledger = place.ledger
+        if slot > 0:
+            ray.wait([ledger.first_epoch_done.remote()], timeout=FIRST_S)
+        # What an earlier process of this actor left behind is no fault of the stage.
+        ray.get(ledger.slot_lost.remote(slot, "its slot was started again", is_blamed=False))
+        starts = 0
+        while ray.get(ledger.has_work.remote()):
+            remove_groups(tag)
+            try:
+                _fit(slot, tag, place, scaling)
+                starts = 0
+            except Exception as error:  # a worker, a node, Ray's controller: all can be replaced
+                reason = _reason(error)
+                has_joined = ray.get(ledger.slot_lost.remote(slot, reason))
+                starts = 0 if has_joined else starts + 1
+                if starts == MAX_STARTS:
+                    ray.get(ledger.give_up.remote(slot, f"no workers could be started: {reason}"))
+                    return
+                time.sleep(starts)
+
+
+SlotActor = ray.remote(num_cpus=0, resources=ON_HEAD, max_restarts=-1, max_task_retries=-1)(
+    SlotRunner
+)
 
 
 class Slots:
-    """The slots of a study: a thread holds the Ray Train run of each."""
+    """The slots of a study, as the driver sees them."""
 
-    def __init__(
-        self, ledger: Any, count: int, scaling: Scaling, storage: str, ray_folder: str
-    ) -> None:
-        self._ledger, self._scaling = ledger, scaling
-        self._storage, self._ray_folder = storage, ray_folder
-        self._alive, self._lock = count, threading.Lock()
-        self._threads = [
-            threading.Thread(target=self._run, args=(slot,), daemon=True) for slot in range(count)
+    def __init__(self, tags: Sequence[int], place: Place, scaling: Scaling) -> None:
+        self._ledger, self._tags = place.ledger, tags
+        self._actors = [SlotActor.remote() for _ in tags]
+        self._runs = [
+            actor.run.remote(slot, tag, place, scaling)
+            for slot, (actor, tag) in enumerate(zip(self._actors, tags, strict=True))
         ]
-        for thread in self._threads:
-            thread.start()
 
     def wait_for_first(self) -> None:
         """Let the first slot start alone: processes that start at once slow each other down."""
-        ray.wait([self._ledger.first_epoch_done.remote()], timeout=START_S)
+        ray.wait([self._ledger.first_epoch_done.remote()], timeout=FIRST_S)
 
-    def join(self) -> None:
-        """Wait for the slots to end; Ray's shutdown ends those that hang."""
-        deadline = time.monotonic() + END_S
-        for thread in self._threads:
-            thread.join(max(0.0, deadline - time.monotonic()))
+    def end(self) -> None:
+        """Wait for the slots to end by themselves, then kill those that do not."""
+        ray.wait(self._runs, num_returns=len(self._runs), timeout=END_S)
+        self.kill()
 
-    def _run(self, slot: int) -> None:
-        error = None
-        if slot > 0:
-            self.wait_for_first()
-        try:
-            if ray.get(self._ledger.has_work.remote()):
-                _fit(slot, self._ledger, self._scaling, self._storage, self._ray_folder)
-        except Exception as failure:  # whatever ended it, the trials must hear of it
-            error = f"slot {slot} ended: {failure}"
-        with self._lock:
-            self._alive -= 1
-            is_last = self._alive == 0
-        self._ledger.slot_ended.remote(slot, error, is_last)
+    def kill(self) -> None:
+        """End the slots at once; what they ran goes on from its last epoch some other time."""
+        for actor, tag in zip(self._actors, self._tags, strict=True):
+            ray.kill(actor)
+            remove_groups(tag)
 
 
-def _fit(slot: int, ledger: Any, scaling: Scaling, storage: str, ray_folder: str) -> None:
-    """Serve the ledger until it says stop; returns then. Raises what Ray Train raises."""
+def _fit(slot: int, tag: int, place: Place, scaling: Scaling) -> None:
+    """Serve the ledger until it says stop. Raises what Ray Train raises when the workers die."""
+    import ray.train.torch  # seconds, and only this process needs it
+
+    gpus = {"GPU": scaling.gpus_per_worker} if scaling.gpus_per_worker else {}
     trainer = ray.train.torch.TorchTrainer(
         _train_function,
-        train_loop_config={
-            "slot": slot,
-            "ledger": ledger,
-            "storage": storage,
-            "threads": scaling.cpus_per_worker,
-        },
+        train_loop_config={"slot": slot, "place": place, "threads": scaling.cpus_per_worker},
         scaling_config=ray.train.ScalingConfig(
             num_workers=scaling.workers,
             use_gpu=scaling.gpus_per_worker > 0,
-            resources_per_worker={
-                "CPU": scaling.cpus_per_worker,
-                **({"GPU": scaling.gpus_per_worker} if scaling.gpus_per_worker else {}),
-            },
+            resources_per_worker={"CPU": scaling.cpus_per_worker, "memory": tag, **gpus},
         ),
         run_config=ray.train.RunConfig(
             name=f"slot-{slot}",
-            storage_path=ray_folder,
-            failure_config=ray.train.FailureConfig(max_failures=scaling.max_failures),
+            storage_path=place.ray_folder,
+            # The run ends with its workers, and another is started: how often a stage may lose its
+            # workers is the ledger's to say.
+            failure_config=ray.train.FailureConfig(max_failures=0),
         ),
     )
     trainer.fit()
@@ -93,3 +112,28 @@ def _train_function(config: dict[str, Any]) -> None:
     from rayprune.distributed.serve import serve
 
     serve(**config)
+
+
+def _reason(error: Exception) -> str:
+    """Why a Ray Train run ended, on one line."""
+    failures: dict[int, Exception] = getattr(error, "worker_failures", {})
+    died = [rank for rank, failure in failures.items() if _is_death(failure)]
+    if died:
+        ranks = ", ".join(map(str, sorted(died)))
+        return f"the process of rank {ranks} died: killed, out of memory, or its node is gone"
+    if failures:
+        rank, failure = min(failures.items())
+        return f"rank {rank}: {_last_line(failure)}"
+    return _last_line(getattr(error, "controller_failure", error))
+
+
+def _is_death(failure: Exception) -> bool:
+    return isinstance(failure, ray.exceptions.RayActorError | ray.exceptions.OutOfMemoryError)
+
+
+def _last_line(error: Exception) -> str:
+    """What a traceback ends with, or the first line of a message."""
+    lines = [line for line in str(error).split("\n") if line.strip()]
+    if not lines:
+        return type(error).__name__
+    return lines[-1].strip() if lines[0].startswith("Traceback") else lines[0].strip()

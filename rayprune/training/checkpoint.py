@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -26,6 +25,8 @@ class EpochState:
     """Spent in training steps so far."""
     pruned: Mapping[str, float] | None = None
     """Metrics before retraining, measured as the stage began."""
+    history: Sequence[Mapping[str, float]] = ()
+    """Metrics of every epoch, the last ones of its run if it began with another stage's end."""
 
 
 def encode_checkpoint(
@@ -49,16 +50,16 @@ def restore_checkpoint_(
 
     Raises ``SnapshotError``.
     """
-    tensors, info = _decode(content)
+    tensors, state = _decode(content)
     model.load_state_dict(_part(tensors, MODEL))
     set_momentum_(model, optimizer, _part(tensors, MOMENTUM))
     sparsifier.load_state(_part(tensors, SPARSIFIER))
-    return EpochState(**info)
+    return state
 
 
 def epochs_done_of(content: bytes) -> int:
     """Epochs of its run that a checkpoint has behind it. Raises ``SnapshotError``."""
-    return EpochState(**_decode(content)[1]).epochs_done
+    return _decode(content)[1].epochs_done
 
 
 def momentum_of(model: nn.Module, optimizer: Optimizer) -> dict[str, Tensor]:
@@ -76,11 +77,15 @@ def set_momentum_(model: nn.Module, optimizer: Optimizer, momentum: Mapping[str,
             optimizer.state[parameter]["momentum_buffer"] = buffer
 
 
-def _decode(content: bytes) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    checksum, tensors = content[:32], content[32:]
-    if hashlib.sha256(tensors).digest() != checksum:
+def _decode(content: bytes) -> tuple[dict[str, Tensor], EpochState]:
+    checksum, rest = content[:32], content[32:]
+    if hashlib.sha256(rest).digest() != checksum:
         raise SnapshotError("the epoch checkpoint does not match its checksum")
-    return decode_tensors(tensors)
+    tensors, info = decode_tensors(rest)
+    try:
+        return tensors, EpochState(**info)
+    except TypeError as error:
+        raise SnapshotError(f"the epoch checkpoint is of another version: {error}") from error
 
 
 def _trained(model: nn.Module, optimizer: Optimizer) -> Iterator[tuple[str, nn.Parameter]]:

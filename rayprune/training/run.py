@@ -12,6 +12,7 @@ from pathlib import Path
 from rayprune.config import Data, Experiment
 from rayprune.data import Dataset, load_data
 from rayprune.plan import Stage
+from rayprune.results.faults import reach
 from rayprune.results.files import epoch_file
 from rayprune.results.stages import (
     LostSnapshotError,
@@ -19,7 +20,7 @@ from rayprune.results.stages import (
     load_content,
     save_stage,
 )
-from rayprune.results.storage import read_bytes, write_bytes
+from rayprune.results.storage import StorageError, read_bytes, write_bytes
 from rayprune.snapshot import Snapshot, SnapshotError, decode, encode, prune
 from rayprune.training.checkpoint import epochs_done_of
 from rayprune.training.network import initial_snapshot, make_model
@@ -80,7 +81,7 @@ def run_stage(
     else:
         parameters = [name for name, _ in model.named_parameters()]
         rates = cycle_rates(experiment, stage, before, start.masks, parameters, steps)
-    snapshot = train_stage(
+    trained = train_stage(
         experiment,
         stage,
         start,
@@ -90,15 +91,15 @@ def run_stage(
         worker=worker,
         checkpoint=_read_checkpoint(storage, stage, worker),
         on_epoch=on_epoch,
-        save_checkpoint=lambda content: write_bytes(epoch_file(storage, stage.key), content),
+        save_checkpoint=lambda content: _save_checkpoint(storage, stage, content),
     )
-    if snapshot is None:
+    if trained is None:
         return None
     content = b""
     if worker.is_first:
-        content = encode(snapshot)
-        save_stage(storage, stage.key, content, snapshot.records)
-    return snapshot, content
+        content = encode(trained.snapshot)
+        save_stage(storage, stage.key, content, trained.snapshot.records, trained.history)
+    return trained.snapshot, content
 
 
 @lru_cache(maxsize=2)
@@ -205,11 +206,21 @@ def _read_checkpoint(storage: str, stage: Stage, worker: Worker) -> bytes | None
     return broadcast(found if worker.is_first else None, worker) or None
 
 
+def _save_checkpoint(storage: str, stage: Stage, content: bytes) -> None:
+    """Keep an epoch; without it only an interruption would cost more, so the stage goes on."""
+    reach("run.before_checkpoint")
+    try:
+        write_bytes(epoch_file(storage, stage.key), content)
+    except StorageError as error:
+        log.warning("an epoch was not kept, the stage goes on: %s", error)
+    reach("run.after_checkpoint")
+
+
 def _checkpoint(file: str) -> tuple[bytes, int]:
     """An epoch checkpoint and its epochs; 0 epochs if there is none, or a damaged one."""
     content = read_bytes(file)
     try:
         return (b"", 0) if content is None else (content, epochs_done_of(content))
     except SnapshotError:
-        log.warning("%s is damaged: starting the stage anew", file)
+        log.warning("%s is damaged, or of another version: starting the stage anew", file)
         return b"", 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -45,10 +45,28 @@ class EpochReport:
     """What rank 0 says after each epoch of a stage."""
 
     stage: Stage
-    epochs_done: int
-    """Of this stage."""
-    metrics: Mapping[str, float]
+    history: Sequence[Mapping[str, float]]
+    """Metrics of each epoch of this stage so far, those before an interruption included."""
     images_per_second: float
+
+    @property
+    def epochs_done(self) -> int:
+        """Of this stage."""
+        return len(self.history)
+
+    @property
+    def metrics(self) -> Mapping[str, float]:
+        """Of the epoch that has just ended."""
+        return self.history[-1]
+
+
+@dataclass(frozen=True)
+class TrainedStage:
+    """What a stage comes to."""
+
+    snapshot: Snapshot
+    history: Sequence[Mapping[str, float]]
+    """Metrics of each epoch."""
 
 
 OnEpoch = Callable[[EpochReport], bool]
@@ -67,11 +85,11 @@ def train_stage(
     checkpoint: bytes | None = None,
     on_epoch: OnEpoch,
     save_checkpoint: Callable[[bytes], None],
-) -> Snapshot | None:
+) -> TrainedStage | None:
     """Train from the weights and masks of `start`; return None if `on_epoch` said stop.
 
     `model` is an instance of the experiment's network, its weights are replaced. `checkpoint` is
-    one of the same run, to go on from. Every rank returns the same snapshot. Raises
+    one of the same run, to go on from. Every rank returns the same. Raises
     ``TrainingDivergedError`` when the loss is no longer finite.
     """
     check_equal(digest(start.masks), "the masks", worker)
@@ -84,22 +102,24 @@ def train_stage(
         state = replace(state, epochs_done=epoch + 1, seconds=state.seconds + seconds)
         with setup.sparsifier.shipped():
             metrics = {f"val_{k}": v for k, v in _measure(setup, dataset.val).items()}
+        history = (*state.history, {**metrics, "train_loss": train_loss})
+        state = replace(state, history=history)
         wanted = True
         if worker.is_first:
             if epoch + 1 < stage.last_epoch:
                 save_checkpoint(encode_checkpoint(state, model, setup.optimizer, setup.sparsifier))
-            done, speed = epoch + 1 - stage.first_epoch, setup.images_per_epoch / seconds
-            report = EpochReport(stage, done, metrics | {"train_loss": train_loss}, speed)
-            wanted = on_epoch(report)
+            wanted = on_epoch(EpochReport(stage, history, setup.images_per_epoch / seconds))
         if not broadcast(wanted, worker):
             return None
-    return _finish(setup, start, state)
+    return TrainedStage(_finish(setup, start, state), state.history)
 
 
 def _first_state(setup: StageSetup, start: Snapshot, checkpoint: bytes | None) -> EpochState:
     """Where training begins: at a checkpoint of this stage, else at the stage's first epoch."""
     if checkpoint is not None:
-        return restore_checkpoint_(checkpoint, setup.model, setup.optimizer, setup.sparsifier)
+        state = restore_checkpoint_(checkpoint, setup.model, setup.optimizer, setup.sparsifier)
+        since = setup.stage.first_epoch - state.epochs_done  # counted from the history's end
+        return replace(state, history=tuple(state.history[since:]))
     if setup.stage.is_dense:
         set_momentum_(setup.model, setup.optimizer, start.momentum)
         seconds = start.records[-1].seconds if setup.stage.first_epoch else 0.0
