@@ -14,8 +14,6 @@ from typing import Any, TextIO
 
 import ray
 
-from rayprune.config import Scaling
-
 LOGGERS = ("ray", "ray.train", "ray.tune", "ray.data")
 
 
@@ -76,17 +74,6 @@ def connected() -> Iterator[bool]:
                 if callable(handler):  # Ray puts its own in the place of the caller's
                     signal.signal(number, handler)
         yield is_ours
-
-
-def num_slots(scaling: Scaling, num_trials: int) -> int:
-    """Slots that the cluster holds now, at least one, and no more than there are trials."""
-    if scaling.slots is not None:
-        return min(scaling.slots, num_trials)
-    resources = ray.cluster_resources()
-    fits = [resources.get("CPU", 0) / (scaling.cpus_per_worker * scaling.workers)]
-    if scaling.gpus_per_worker:
-        fits.append(resources.get("GPU", 0) / (scaling.gpus_per_worker * scaling.workers))
-    return max(1, min(int(min(fits)), num_trials))
 
 
 @contextmanager

@@ -187,11 +187,97 @@ def test_aws_head_gives_no_cpu_away_and_workers_are_spot():
     assert load(AWS)["idle_timeout_minutes"] == 5
 
 
-def test_aws_nodes_share_role_and_image():
-    """Workers write results themselves; Ray would give a role to the head alone."""
-    configs = [node["node_config"] for node in load(AWS)["available_node_types"].values()]
-    assert len({config["ImageId"] for config in configs}) == 1
-    assert {config["IamInstanceProfile"]["Name"] for config in configs} == {"rayprune"}
+def test_aws_nodes_share_an_image_and_a_group_but_no_rights():
+    configs = {name: node["node_config"] for name, node in aws_nodes().items()}
+    assert len({config["ImageId"] for config in configs.values()}) == 1
+    assert {tuple(config["SecurityGroupIds"]) for config in configs.values()} == {("GROUP",)}
+    profiles = {name: config["IamInstanceProfile"]["Name"] for name, config in configs.items()}
+    assert profiles == {"head": "rayprune-head", "gpu_spot": "rayprune-worker"}
+
+
+def test_aws_lets_nobody_in_but_the_caller():
+    text = AWS.read_text()
+    assert "0.0.0.0" not in text and "::/0" not in text
+    opened = re.findall(r"authorize-security-group-ingress (.*)", header(AWS).replace("\\\n", " "))
+    ssh, among_each_other = sorted(opened, key=lambda words: "--protocol all" in words)
+    assert "--source-group $GROUP" in among_each_other and "--cidr" not in among_each_other
+    assert "--protocol tcp --port 22" in ssh and ssh.endswith("/32")
+
+
+def test_ray_makes_no_role_and_no_group_of_its_own():
+    """Both would be wider; Ray makes them, by asking AWS, only where the file names none."""
+    pytest.importorskip("boto3")
+    from ray.autoscaler._private.aws.config import _configure_iam_role, _configure_security_group
+
+    config = prepare_config(load(AWS))
+    assert _configure_security_group(_configure_iam_role(config)) == prepare_config(load(AWS))
+
+
+@pytest.mark.parametrize("role", ["head", "worker"])
+def test_aws_roles_reach_the_bucket_and_what_they_name(role):
+    rights = aws_rights(role)
+    assert "file://cluster/aws-${role#rayprune-}-role.json" in header(AWS)
+    on_s3 = {action: resource for action, resource, _ in rights if action.startswith("s3:")}
+    bucket = "arn:aws:s3:::BUCKET"
+    assert on_s3.pop("s3:ListBucket") == bucket
+    assert set(on_s3.values()) == {f"{bucket}/rayprune/*"}
+    (place,) = storage(AWS)
+    assert place.replace("s3://", "arn:aws:s3:::") + "/*" in on_s3.values()
+    assert not [action for action, _, _ in rights if "*" in action]
+    assert "FullAccess" not in AWS.read_text()
+
+
+def test_aws_workers_reach_nothing_but_the_bucket():
+    assert {action.split(":")[0] for action, _, _ in aws_rights("worker")} == {"s3"}
+
+
+def test_aws_head_touches_machines_of_its_cluster_alone():
+    config, rights = load(AWS), aws_rights("head")
+    region, name = config["provider"]["region"], config["cluster_name"]
+    for action, resource, condition in rights:
+        if action.startswith("ec2:Describe"):  # EC2 narrows these to a region at best
+            assert condition == {"aws:RequestedRegion": region}
+        elif action.startswith("ec2:"):
+            assert resource.startswith(f"arn:aws:ec2:{region}:")
+    on_machines = {
+        (action, tuple(condition.items()))
+        for action, resource, condition in rights
+        if resource.endswith("instance/*") or resource == "*"
+    }
+    assert on_machines == {
+        ("ec2:DescribeInstances", (("aws:RequestedRegion", region),)),
+        ("ec2:RunInstances", (("aws:RequestTag/ray-cluster-name", name),)),
+        ("ec2:CreateTags", (("ec2:CreateAction", "RunInstances"),)),
+        ("ec2:CreateTags", (("aws:ResourceTag/ray-cluster-name", name),)),
+        ("ec2:TerminateInstances", (("aws:ResourceTag/ray-cluster-name", name),)),
+    }
+    (handed_on,) = [resource for action, resource, _ in rights if action == "iam:PassRole"]
+    worker = aws_nodes()["gpu_spot"]["node_config"]
+    assert handed_on.endswith(f":role/{worker['IamInstanceProfile']['Name']}")
+    launched = {resource for action, resource, _ in rights if action == "ec2:RunInstances"}
+    assert any(resource.endswith(f"image/{worker['ImageId']}") for resource in launched)
+    (group,) = worker["SecurityGroupIds"]
+    assert any(resource.endswith(f"security-group/{group}") for resource in launched)
+
+
+def aws_nodes():
+    return load(AWS)["available_node_types"]
+
+
+def aws_rights(role):
+    """(action, resource, what must hold) of all that a role may do."""
+    policy = json.loads((CLUSTER / f"aws-{role}-role.json").read_text())
+    rights = []
+    for statement in policy["Statement"]:
+        assert statement["Effect"] == "Allow"
+        actions, resources = as_list(statement["Action"]), as_list(statement["Resource"])
+        condition = statement.get("Condition", {}).get("StringEquals", {})
+        rights += [(action, resource, condition) for action in actions for resource in resources]
+    return rights
+
+
+def as_list(value):
+    return [value] if isinstance(value, str) else value
 
 
 def test_aws_nodes_ask_for_the_token():
@@ -268,3 +354,16 @@ def test_kuberay_pods_run_the_image_that_the_header_builds():
     }
     assert len(images) == 1
     assert f"docker build --tag {images.pop()} " in header(KUBERAY)
+
+
+def test_kuberay_pods_have_no_right_that_they_do_not_use():
+    """The head has an account for the autoscaler beside it; workers ask Kubernetes for nothing."""
+    head, *workers = [group["template"]["spec"] for group in kuberay_groups()]
+    assert "serviceAccountName" not in head, "KubeRay gives it one, for this cluster alone"
+    for pod in workers:
+        assert pod["automountServiceAccountToken"] is False
+    for pod in (head, *workers):
+        assert pod["securityContext"]["runAsNonRoot"] is True
+        for container in pod["containers"]:
+            rights = container["securityContext"]
+            assert rights == {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
