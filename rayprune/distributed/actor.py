@@ -20,8 +20,7 @@ POLL_S = 5.0  # how long a question to the ledger is held open before it is aske
 TICK_S = 1.0
 AGREE_S = 20.0  # how long a rank that met a mistake waits for the others to meet it as well
 WORK = ""  # what slots wait for; trials wait for the key of a stage
-# Ray would put what takes no CPU on workers, but those come and go: ledger and trials stay here.
-ON_HEAD = {"node:__internal_head__": 0.001}
+MAX_WAITING = 10_000  # questions that are held open at the same time
 
 
 @dataclass(frozen=True)
@@ -33,11 +32,11 @@ class News:
     """Metrics of the epochs that it has not heard of."""
 
 
-class LedgerService:
+class LedgerActor:
     """A ledger that is asked from everywhere, and wakes who waits for news.
 
-    As an actor it is started again when its process dies. The new one knows the plans; trials
-    submit theirs again, slots join again, and what is finished is found in the storage.
+    When its process dies, it is started again with the same plans: trials submit theirs again,
+    slots join again, and what is finished is found in the storage.
     """
 
     def __init__(
@@ -232,12 +231,3 @@ class LedgerService:
 
 def _dead_nodes() -> frozenset[str]:
     return frozenset(node["NodeID"] for node in ray.nodes() if not node["Alive"])
-
-
-LedgerActor = ray.remote(
-    num_cpus=0,
-    resources=ON_HEAD,
-    max_restarts=-1,
-    max_task_retries=-1,
-    max_concurrency=10_000,
-)(LedgerService)

@@ -15,10 +15,11 @@ from ray import tune
 from ray.tune.schedulers import ASHAScheduler
 
 from rayprune.config import Study
-from rayprune.distributed.actor import ON_HEAD, LedgerActor
+from rayprune.distributed.actor import MAX_WAITING, LedgerActor
 from rayprune.distributed.capacity import num_slots, unmet
 from rayprune.distributed.connection import connected
 from rayprune.distributed.groups import make_tags
+from rayprune.distributed.head import ON_HEAD, start
 from rayprune.distributed.place import Place
 from rayprune.distributed.shared import write_token
 from rayprune.distributed.slots import Slots
@@ -56,7 +57,14 @@ def search(
         trials = _trials(recorder)
         tags = make_tags(num_slots(study.scaling, len(recorder.pending), ray.nodes()))
         _say_what_is_missing(study)
-        ledger = LedgerActor.remote(recorder.storage, trials, tags, study.scaling.max_failures)
+        ledger = start(
+            LedgerActor,
+            recorder.storage,
+            ray.put(trials),
+            tags,
+            study.scaling.max_failures,
+            max_concurrency=MAX_WAITING,
+        )
         place = Place(ledger, recorder.storage, recorder.folder, write_token(recorder.folder))
         progress = ProgressLog(recorder.found, recorder.stopped, num_parallel=len(tags))
         watch = _Watch(ledger, recorder, progress, on_progress)

@@ -44,8 +44,8 @@ log = logging.getLogger(__name__)
 class _Inputs:
     """What rank 0 found before a stage, for all ranks."""
 
-    contents: dict[str, bytes | None]
-    """Key -> encoded snapshot; None where every rank holds it already."""
+    contents: dict[str, bytes]
+    """Key -> encoded snapshot, of those that the ranks do not hold already."""
     lost: str | None = None
     """Key of an input that is gone from the storage."""
     holder: str | None = None
@@ -139,10 +139,9 @@ def _run(
             return None
         if inputs.lost is not None:
             raise LostSnapshotError(inputs.lost)
-        snapshots = {
-            input_: snapshot if content is None else decode(content)
-            for input_, content in inputs.contents.items()
-        }
+        snapshots = {key: decode(content) for key, content in inputs.contents.items()}
+        if snapshot is not None:
+            snapshots.setdefault(snapshot.records[-1].key, snapshot)
         finished = run_stage(run.experiment, stage, snapshots, worker, storage, on_epoch=on_epoch)
     if finished is None:
         return None
@@ -171,15 +170,14 @@ def _lease(key: str, worker: Worker, place: Place) -> Iterator[str | None]:
 
 def _inputs(run: Run, snapshot: Snapshot | None, place: Place, holder: str | None) -> _Inputs:
     """What the stage starts from: in hand, in the object store, or in the storage."""
-    contents: dict[str, bytes | None] = {}
+    contents: dict[str, bytes] = {}
     if holder is not None:
         return _Inputs(contents, holder=holder)
+    in_hand = None if snapshot is None else snapshot.records[-1].key
     for key in run.stage.inputs.keys:
-        if snapshot is not None and snapshot.records[-1].key == key:
-            contents[key] = None
-            continue
         try:
-            contents[key] = _stored(key, place.ledger) or load_content(place.storage, key)
+            if key != in_hand:
+                contents[key] = _stored(key, place.ledger) or load_content(place.storage, key)
         except LostSnapshotError:
             return _Inputs({}, lost=key)
     return _Inputs(contents)
@@ -249,8 +247,8 @@ def _all_see(place: Place, worker: Worker) -> bool:
     nodes = " and ".join(dict.fromkeys(filter(None, blind)))
     if nodes and worker.is_first:
         error = (
-            f"storage {place.storage} is not shared: what the driver wrote there is not seen by "
-            f"node {nodes}. Write storage: a bucket (s3://, gs://), or a folder that all nodes share"
+            f"storage {place.storage} is not shared: node {nodes} does not see what the driver "
+            f"wrote there. Write storage: a bucket (s3://, gs://) or a folder that all nodes share"
         )
         ray.get(place.ledger.abandon.remote(error))
     return not nodes

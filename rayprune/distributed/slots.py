@@ -13,8 +13,8 @@ from typing import Any
 import ray
 
 from rayprune.config import Scaling
-from rayprune.distributed.actor import ON_HEAD
 from rayprune.distributed.groups import remove_groups
+from rayprune.distributed.head import start
 from rayprune.distributed.place import Place
 
 FIRST_S = 30.0  # how long all else lets the first slot start alone
@@ -22,10 +22,10 @@ END_S = 60.0  # how long slots may take to end before they are killed
 MAX_STARTS = 4  # in a row that never came to work: then the slot cannot start
 
 
-class SlotRunner:
+class SlotActor:
     """Holds the Ray Train run of one slot, and starts another whenever it dies.
 
-    As an actor it is itself started again when its process dies.
+    When its own process dies, it is started again and begins with a new run.
     """
 
     def run(self, slot: int, tag: int, place: Place, scaling: Scaling) -> None:
@@ -51,17 +51,12 @@ class SlotRunner:
                 time.sleep(starts)
 
 
-SlotActor = ray.remote(num_cpus=0, resources=ON_HEAD, max_restarts=-1, max_task_retries=-1)(
-    SlotRunner
-)
-
-
 class Slots:
     """The slots of a study, as the driver sees them."""
 
     def __init__(self, tags: Sequence[int], place: Place, scaling: Scaling) -> None:
         self._ledger, self._tags = place.ledger, tags
-        self._actors = [SlotActor.remote() for _ in tags]
+        self._actors = [start(SlotActor) for _ in tags]
         self._runs = [
             actor.run.remote(slot, tag, place, scaling)
             for slot, (actor, tag) in enumerate(zip(self._actors, tags, strict=True))
