@@ -1,10 +1,26 @@
 """The ledger, alone: every stage once, after its inputs, whatever slots and trials do."""
 
+import gc
 import random
+import weakref
 from dataclasses import replace
 
+import pytest
+
 from rayprune.config import Experiment
-from rayprune.distributed.ledger import MAX_ATTEMPTS, Ledger, Run, Stop, Wait
+from rayprune.distributed.ledger import (
+    ELSEWHERE_S,
+    FIRST_PATIENCE_S,
+    LEASE_S,
+    LEAST_PATIENCE_S,
+    MAX_FAILURES,
+    PATIENCE,
+    Ledger,
+    Rejoin,
+    Run,
+    Stop,
+    Wait,
+)
 from rayprune.plan import Inputs, count_epochs, make_plan, share_dense_runs
 
 
@@ -28,12 +44,27 @@ def submit(ledger, trial, **fields):
     return plan
 
 
-def run(ledger, slot, answer):
+def run(ledger, life, answer):
+    """Run what was answered; return whether it was wanted to its end."""
     for epoch in range(answer.stage.epochs):
-        if not ledger.epoch_done(slot, answer.stage.key, epoch + 1, {}, 1.0):
+        if not epoch_done(ledger, life, answer.stage.key, epoch + 1):
             return False
-    ledger.finished(slot, answer.stage.key, ["snapshot of", answer.stage.key], {})
+    ledger.finished(life, answer.stage.key, ["snapshot of", answer.stage.key], {})
     return True
+
+
+def epoch_done(ledger, life, key, epochs_done):
+    return ledger.epoch_done(life, key, [{"epoch": n} for n in range(epochs_done)], 1.0)
+
+
+class Clock:
+    """Goes on when it is told."""
+
+    def __init__(self):
+        self.now = 0.0
+
+    def __call__(self):
+        return self.now
 
 
 def held(ledger, key):
@@ -45,56 +76,63 @@ def test_trials_that_share_a_stage_wait_for_the_same_one():
     plan = submit(ledger, "a", epochs=1)
     submit(ledger, "b", epochs=3)
     one, two = ledger.join(1), ledger.join(2)
-    dense = ledger.next_stage(1, one, 0)
-    assert isinstance(dense, Run) and dense.stage == plan[0] and dense.inputs == {}
-    assert isinstance(ledger.next_stage(2, two, 0), Wait)
-    run(ledger, 1, dense)
-    a, b = ledger.next_stage(1, one, 1), ledger.next_stage(2, two, 0)
+    dense = ledger.next_stage(one, 0)
+    assert isinstance(dense, Run) and dense.stage == plan[0]
+    assert isinstance(ledger.next_stage(two, 0), Wait)
+    run(ledger, one, dense)
+    a, b = ledger.next_stage(one, 1), ledger.next_stage(two, 0)
     assert {a.stage.epochs, b.stage.epochs} == {1, 3}
-    assert a.inputs == b.inputs == {plan[0].key: ["snapshot of", plan[0].key]}
+    assert ledger.snapshot(plan[0].key) == ["snapshot of", plan[0].key]
 
 
 def test_a_stage_waits_for_each_of_its_inputs():
     """Weights, masks, teacher and ingredients, in whatever order they come."""
-    ledger = Ledger(num_parallel=2)
+    ledger = Ledger(2)
     sources = [submit(ledger, f"s{seed}", seed=seed, cycles=0)[0] for seed in range(5)]
     keys = [stage.key for stage in sources]
     inputs = Inputs(weights=keys[0], masks=keys[1], teacher=keys[2], ingredients=(*keys[3:],))
     soup = replace(sources[0], cycle=1, key="soup", inputs=inputs)
     ledger.submit("soup", experiment(), [*sources, soup])
-    incarnation = ledger.join(0)
+    life = ledger.join(0)
     for number in range(5):
-        answer = ledger.next_stage(0, incarnation, number)
+        answer = ledger.next_stage(life, number)
         assert answer.stage.key in keys
-        run(ledger, 0, answer)
-    answer = ledger.next_stage(0, incarnation, 5)
+        run(ledger, life, answer)
+    answer = ledger.next_stage(life, 5)
     assert answer.stage.key == "soup"
-    assert answer.inputs == {key: ["snapshot of", key] for key in keys}
-    run(ledger, 0, answer)
+    assert all(held(ledger, key) for key in keys)
+    run(ledger, life, answer)
     assert not any(held(ledger, key) for key in keys)
 
 
 def test_a_rewound_cycle_waits_for_its_weights_and_its_masks():
     ledger = Ledger()
     part, dense, cycle = submit(ledger, "a", cycles=1, rewind=3)
-    incarnation = ledger.join(0)
+    life = ledger.join(0)
     for number, stage in enumerate((part, dense)):
-        answer = ledger.next_stage(0, incarnation, number)
+        answer = ledger.next_stage(life, number)
         assert answer.stage == stage
-        run(ledger, 0, answer)
-    answer = ledger.next_stage(0, incarnation, 2)
-    assert answer.stage == cycle
-    assert answer.inputs.keys() == {part.key, dense.key}
+        run(ledger, life, answer)
+    assert ledger.next_stage(life, 2).stage == cycle
+    assert held(ledger, part.key) and held(ledger, dense.key)
 
 
-def test_all_ranks_hear_the_same_answer():
+def test_a_question_that_is_asked_again_hears_the_same_answer():
+    """As Ray asks again what was not answered because the ledger's process had trouble."""
     ledger = Ledger()
     submit(ledger, "a")
     submit(ledger, "b", seed=1)
-    incarnation = ledger.join(0)
-    answers = [ledger.next_stage(0, incarnation, 0) for _ in range(4)]
+    life = ledger.join(0)
+    answers = [ledger.next_stage(life, 0) for _ in range(4)]
     assert all(answer is answers[0] for answer in answers)
-    assert ledger.next_stage(0, incarnation, 1).stage.key != answers[0].stage.key
+
+
+def test_a_slot_that_asks_for_more_has_ended_what_it_ran():
+    ledger = Ledger()
+    plan = submit(ledger, "a")
+    life = ledger.join(0)
+    assert ledger.next_stage(life, 0).stage == plan[0]
+    assert ledger.next_stage(life, 1).stage == plan[0]
 
 
 def test_a_slot_is_offered_what_goes_on_from_its_last_stage():
@@ -102,259 +140,599 @@ def test_a_slot_is_offered_what_goes_on_from_its_last_stage():
     submit(ledger, "a", seed=0)
     submit(ledger, "b", seed=1)
     one, two = ledger.join(1), ledger.join(2)
-    first, second = ledger.next_stage(1, one, 0), ledger.next_stage(2, two, 0)
-    run(ledger, 1, first)
-    run(ledger, 2, second)
-    assert ledger.next_stage(2, two, 1).stage.inputs.weights == second.stage.key
-    assert ledger.next_stage(1, one, 1).stage.inputs.weights == first.stage.key
+    first, second = ledger.next_stage(one, 0), ledger.next_stage(two, 0)
+    run(ledger, one, first)
+    run(ledger, two, second)
+    assert ledger.next_stage(two, 1).stage.inputs.weights == second.stage.key
+    assert ledger.next_stage(one, 1).stage.inputs.weights == first.stage.key
+
+
+def test_what_most_trials_wait_for_comes_first():
+    ledger = Ledger()
+    submit(ledger, "alone", seed=1)
+    shared = submit(ledger, "a", seed=2, epochs=1)
+    submit(ledger, "b", seed=2, epochs=2)
+    assert ledger.next_stage(ledger.join(0), 0).stage == shared[0]
 
 
 def test_snapshots_are_let_go_when_nothing_waits_for_them():
     ledger = Ledger()
     plan = submit(ledger, "a", cycles=1)
     other = submit(ledger, "b", cycles=1, epochs=3)
-    incarnation = ledger.join(0)
+    life = ledger.join(0)
     for number in range(3):
         assert held(ledger, plan[0].key) == (["snapshot of", plan[0].key] if number else None)
-        run(ledger, 0, ledger.next_stage(0, incarnation, number))
+        run(ledger, life, ledger.next_stage(life, number))
     assert held(ledger, plan[0].key) is None
     assert held(ledger, other[1].key) is None
     late = submit(ledger, "c", cycles=1, epochs=5)
-    answer = ledger.next_stage(0, incarnation, 3)
-    assert answer.stage == late[1]
-    assert answer.inputs == {}
+    assert ledger.next_stage(life, 3).stage == late[1]
+    assert held(ledger, plan[0].key) is None, "it is read from the storage"
 
 
-def test_progress_holds_no_snapshot():
+class Reference:
+    """Stands for a reference into the object store."""
+
+
+@pytest.mark.parametrize("end", ["all users ran", "their trial left", "they failed"])
+def test_no_reference_to_a_snapshot_that_nothing_waits_for_is_left_anywhere(end):
     ledger = Ledger()
-    submit(ledger, "a", cycles=1)
-    snapshot = object()
-    answer = ledger.next_stage(0, ledger.join(0), 0)
-    ledger.finished(0, answer.stage.key, snapshot, {})
-    assert held(ledger, answer.stage.key) is snapshot
-    assert all(snapshot not in vars(state).values() for state in ledger.progress().stages.values())
+    plan = submit(ledger, "a", cycles=1)
+    life = ledger.join(0)
+    reference = Reference()
+    weak = weakref.ref(reference)
+    ledger.next_stage(life, 0)
+    ledger.finished(life, plan[0].key, [reference], {})
+    answer = ledger.next_stage(life, 1)
+    changes = ledger.changes()
+    del reference
+    gc.collect()
+    assert weak() is not None
+    if end == "all users ran":
+        ledger.finished(life, plan[1].key, [Reference()], {})
+    elif end == "their trial left":
+        ledger.withdraw("a")
+    else:
+        ledger.failed(life, plan[1].key, "it diverged")
+    gc.collect()
+    assert weak() is None
+    assert isinstance(answer, Run) and changes.stages
+
+
+def test_executed_epochs_are_those_that_were_run():
+    ledger = Ledger()
+    submit(ledger, "a")
+    life = ledger.join(0)
+    key = ledger.next_stage(life, 0).stage.key
+    epoch_done(ledger, life, key, 6)  # five were there from before
+    assert ledger.executed_epochs == 1
+    life = ledger.join(0)
+    ledger.next_stage(life, 0)  # killed after the checkpoint of the seventh
+    epoch_done(ledger, life, key, 8)
+    assert ledger.executed_epochs == 3
+    life = ledger.join(0)
+    ledger.next_stage(life, 0)  # killed before the checkpoint of the ninth
+    epoch_done(ledger, life, key, 9)
+    assert ledger.executed_epochs == 4
+
+
+def test_whoever_listens_late_hears_of_every_epoch():
+    ledger = Ledger()
+    key = submit(ledger, "a")[0].key
+    life = ledger.join(0)
+    ledger.next_stage(life, 0)
+    epoch_done(ledger, life, key, 3)
+    assert [metrics["epoch"] for metrics in ledger.history(key)] == [0, 1, 2]
+    assert ledger.state(key).metrics == {"epoch": 2}
+
+
+# ---- lives of slots ----
 
 
 def test_a_slot_that_came_back_goes_on_and_its_dead_ranks_are_sent_away():
     ledger = Ledger()
     submit(ledger, "a")
     old = ledger.join(0)
-    lost = ledger.next_stage(0, old, 0)
-    ledger.epoch_done(0, lost.stage.key, 1, {}, 1.0)
+    lost = ledger.next_stage(old, 0)
+    epoch_done(ledger, old, lost.stage.key, 1)
     new = ledger.join(0)
-    assert isinstance(ledger.next_stage(0, old, 1), Stop)
-    again = ledger.next_stage(0, new, 0)
+    assert isinstance(ledger.next_stage(old, 1), Stop)
+    assert not ledger.beat(old) and ledger.beat(new)
+    again = ledger.next_stage(new, 0)
     assert again.stage == lost.stage
     assert ledger.state(lost.stage.key).epochs_done == 1
 
 
-def test_executed_epochs_are_those_that_were_run():
-    ledger = Ledger()
+def words_of(life, key):
+    """Everything that a slot may say of a stage."""
+    yield lambda ledger: ledger.epoch_done(life, key, [{}, {}, {}], 1.0)
+    yield lambda ledger: ledger.finished(life, key, ["another snapshot"], {"val_loss": 9.0})
+    yield lambda ledger: ledger.failed(life, key, "it diverged")
+    yield lambda ledger: ledger.mistake(life, key, 0, "it diverged")
+    yield lambda ledger: ledger.lost(life, key, key)
+    yield lambda ledger: ledger.elsewhere(life, key)
+    yield lambda ledger: ledger.next_stage(life, 0)
+    yield lambda ledger: ledger.next_stage(life, 7)
+    yield lambda ledger: ledger.beat(life)
+
+
+@pytest.mark.parametrize("word", range(9))
+@pytest.mark.parametrize("now", ["wanted", "running", "done", "failed"])
+def test_a_lost_life_changes_nothing_any_more(word, now):
+    clock = Clock()
+    ledger = Ledger(clock=clock)
+    key = submit(ledger, "a", cycles=1)[0].key
+    old = ledger.join(0)
+    ledger.next_stage(old, 0)
+    epoch_done(ledger, old, key, 1)
+    if now == "wanted":
+        ledger.slot_lost(0, "it died")
+    else:
+        new = ledger.join(0)
+        ledger.next_stage(new, 0)
+    if now == "done":
+        ledger.finished(new, key, ["snapshot"], {"val_loss": 1.0})
+    elif now == "failed":
+        ledger.failed(new, key, "out of range")
+    before = ledger.changes(), held(ledger, key), ledger._entries[key].deaths.copy()
+    assert ledger.state(key).status == now
+    answer = list(words_of(old, key))[word](ledger)
+    after = ledger.changes(), held(ledger, key), ledger._entries[key].deaths.copy()
+    assert after == before
+    assert not answer or isinstance(answer, Stop | Rejoin)
+
+
+def test_a_silent_slot_is_given_up_and_its_stage_wanted_within_the_lease():
+    clock = Clock()
+    ledger = Ledger(clock=clock)
+    plan = submit(ledger, "a")
+    life = ledger.join(0)
+    ledger.next_stage(life, 0)
+    for _ in range(10):
+        clock.now += 0.9 * LEASE_S
+        assert ledger.beat(life) and ledger.expire() == []
+    clock.now += 1.1 * LEASE_S
+    assert ledger.expire() == [0]
+    assert ledger.state(plan[0].key).status == "wanted"
+    assert not ledger.beat(life), "its processes are to end"
+    assert isinstance(ledger.next_stage(life, 1), Rejoin), "if they live, they may come back"
+    assert ledger.next_stage(ledger.join(1), 0).stage == plan[0]
+
+
+def test_a_stage_that_makes_no_progress_is_given_up_tried_again_and_fails_alone():
+    clock = Clock()
+    ledger = Ledger(clock=clock)
+    bad = submit(ledger, "bad", seed=1)
+    good = submit(ledger, "good", seed=2)
+    life = ledger.join(0)
+    assert ledger.next_stage(life, 0).stage == bad[0]
+    clock.now += 100.0
+    epoch_done(ledger, life, bad[0].key, 1)
+    for _ in range(MAX_FAILURES + 1):
+        waited = 0.0
+        while not (given_up := ledger.expire()):
+            assert waited <= PATIENCE * 100.0
+            assert ledger.beat(life)  # its process lives, it does not get on
+            clock.now += LEASE_S / 2
+            waited += LEASE_S / 2
+        assert given_up == [0] and waited > LEAST_PATIENCE_S
+        life = ledger.join(0)
+        answer = ledger.next_stage(life, 0)
+    assert "no epoch ended within" in ledger.state(bad[-1].key).error
+    assert answer.stage == good[0]
+
+
+def test_a_first_epoch_may_take_hours():
+    clock = Clock()
+    ledger = Ledger(clock=clock)
     submit(ledger, "a")
-    key = ledger.next_stage(0, ledger.join(0), 0).stage.key
-    ledger.epoch_done(0, key, 6, {}, 1.0)  # five were there from before
-    assert ledger.executed_epochs == 1
-    ledger.next_stage(0, ledger.join(0), 0)  # killed after the checkpoint of the seventh
-    ledger.epoch_done(0, key, 8, {}, 1.0)
-    assert ledger.executed_epochs == 3
-    ledger.next_stage(0, ledger.join(0), 0)  # killed before the checkpoint of the ninth
-    ledger.epoch_done(0, key, 9, {}, 1.0)
-    assert ledger.executed_epochs == 4
+    life = ledger.join(0)
+    ledger.next_stage(life, 0)
+    while clock.now < FIRST_PATIENCE_S:
+        assert ledger.beat(life) and ledger.expire() == []
+        clock.now += LEASE_S / 2
+    assert ledger.beat(life)
+    clock.now += 1.0
+    assert ledger.expire() == [0]
+
+
+def test_a_new_ledger_tells_slots_to_join_again_and_hears_nothing_of_the_old_ones():
+    old, new = Ledger(), Ledger()
+    plan = submit(old, "a")
+    life = old.join(0)
+    old.next_stage(life, 0)
+    assert new.beat(life), "its workers are sound"
+    assert isinstance(new.next_stage(life, 1), Rejoin)
+    submit(new, "a")
+    assert not epoch_done(new, life, plan[0].key, 1), "it stops after this epoch and joins again"
+    new.finished(life, plan[0].key, ["snapshot"], {})
+    assert new.state(plan[0].key).status == "wanted" and new.executed_epochs == 0
+    assert new.next_stage(new.join(0), 0).stage == plan[0]
+
+
+def test_the_first_life_of_a_new_ledger_is_not_one_of_the_old_one():
+    assert Ledger().join(0) != Ledger().join(0)
+
+
+# ---- verdicts and accidents ----
 
 
 def test_a_stage_that_keeps_killing_its_slot_fails_and_the_others_go_on():
     ledger = Ledger()
     bad = submit(ledger, "bad", seed=1)
     good = submit(ledger, "good", seed=2)
-    for _ in range(MAX_ATTEMPTS):
-        incarnation = ledger.join(0)
-        assert ledger.next_stage(0, incarnation, 0).stage == bad[0]
-    incarnation = ledger.join(0)
+    for _ in range(MAX_FAILURES + 1):
+        life = ledger.join(0)
+        assert ledger.next_stage(life, 0).stage == bad[0]
+    life = ledger.join(0)
     assert ledger.state(bad[-1].key).status == "failed"
-    assert "died 4 times" in ledger.state(bad[-1].key).error
-    assert ledger.next_stage(0, incarnation, 0).stage == good[0]
+    assert "died 4 times in epoch 1" in ledger.state(bad[-1].key).error
+    assert ledger.next_stage(life, 0).stage == good[0]
 
 
-def test_what_nobody_wants_ends_at_its_next_epoch():
+def test_a_stage_that_gets_on_between_deaths_never_fails():
+    """Spot machines may take a long stage's workers as often as they like."""
+    ledger = Ledger()
+    key = submit(ledger, "a")[0].key
+    for epoch in range(1, 10):
+        for _ in range(MAX_FAILURES):
+            ledger.next_stage(ledger.join(0), 0)
+            ledger.slot_lost(0, "killed")
+        life = ledger.join(0)
+        ledger.next_stage(life, 0)
+        assert epoch_done(ledger, life, key, epoch)
+        ledger.slot_lost(0, "its slot was started again", is_blamed=False)
+    assert ledger.state(key).status == "wanted"
+
+
+def test_a_stage_that_dies_in_the_same_epoch_fails_though_it_starts_anew_each_time():
+    """As where no checkpoint can be kept: the epochs before are run again, and say nothing."""
+    ledger = Ledger()
+    key = submit(ledger, "a")[0].key
+    for _ in range(MAX_FAILURES + 1):
+        life = ledger.join(0)
+        assert ledger.next_stage(life, 0).stage.key == key
+        for epoch in (1, 2):
+            assert epoch_done(ledger, life, key, epoch)
+        ledger.slot_lost(0, "killed")
+    assert "in epoch 3" in ledger.state(key).error
+
+
+def test_lost_nodes_are_free():
+    ledger = Ledger()
+    key = submit(ledger, "a")[0].key
+    for number in range(10 * MAX_FAILURES):
+        ledger.next_stage(ledger.join(0, nodes=[f"node {number}", "head"]), 0)
+        ledger.dead_nodes = {f"node {n}" for n in range(number + 1)}
+        ledger.slot_lost(0, "its node is gone")
+    assert ledger.state(key).status == "wanted"
+
+
+def test_the_budget_of_failures_is_the_users():
+    ledger = Ledger(max_failures=0)
+    key = submit(ledger, "a")[0].key
+    ledger.next_stage(ledger.join(0), 0)
+    ledger.slot_lost(0, "killed")
+    assert ledger.state(key).status == "failed"
+    ledger = Ledger(max_failures=-1)
+    key = submit(ledger, "a")[0].key
+    for _ in range(100):
+        ledger.next_stage(ledger.join(0), 0)
+    assert ledger.state(key).status == "running"
+
+
+def test_a_slot_that_was_started_again_is_not_its_stages_fault():
+    ledger = Ledger(max_failures=0)
+    key = submit(ledger, "a")[0].key
+    ledger.next_stage(ledger.join(0), 0)
+    assert ledger.slot_lost(0, "its own process died", is_blamed=False)
+    assert ledger.state(key).status == "wanted"
+    assert not ledger.slot_lost(0, "nothing had joined")
+
+
+def test_a_mistake_is_a_verdict_once_all_ranks_have_met_it():
     ledger = Ledger()
     plan = submit(ledger, "a")
-    incarnation = ledger.join(0)
-    answer = ledger.next_stage(0, incarnation, 0)
-    assert ledger.epoch_done(0, answer.stage.key, 1, {}, 1.0)
-    ledger.withdraw("a", "stopped", "worse than others")
-    assert not ledger.epoch_done(0, answer.stage.key, 2, {}, 1.0)
-    ledger.close()
-    assert isinstance(ledger.next_stage(0, incarnation, 1), Stop)
-    assert ledger.state(plan[0].key).status == "wanted"
-    (gone,) = ledger.progress().given_up.values()
-    assert (gone.name, gone.status, gone.reason) == ("a", "stopped", "worse than others")
+    life = ledger.join(0, num_workers=3)
+    ledger.next_stage(life, 0)
+    for rank in (2, 0):
+        ledger.mistake(life, plan[0].key, rank, f"rank {rank} says so")
+        assert ledger.state(plan[0].key).status == "running"
+        assert not ledger.is_agreed(life, plan[0].key)
+    ledger.mistake(life, plan[0].key, 2, "again")
+    assert not ledger.is_agreed(life, plan[0].key)
+    ledger.mistake(life, plan[0].key, 1, "rank 1 says so")
+    assert ledger.is_agreed(life, plan[0].key)
+    assert ledger.state(plan[-1].key).error == "rank 0 says so"
 
 
-def test_when_no_trial_waits_any_more_slots_end_at_the_next_epoch():
-    """As after Ctrl-C: nobody was given up, what is not done is unfinished."""
+def test_mistakes_of_one_stage_do_not_count_for_the_next():
     ledger = Ledger()
-    submit(ledger, "a")
-    submit(ledger, "b", seed=1)
-    incarnation = ledger.join(0)
-    answer = ledger.next_stage(0, incarnation, 0)
-    ledger.withdraw_all()
-    ledger.close()
-    assert not ledger.epoch_done(0, answer.stage.key, 1, {}, 1.0)
-    assert isinstance(ledger.next_stage(0, incarnation, 1), Stop)
-    assert ledger.progress().given_up == {}
+    submit(ledger, "a", cycles=0)
+    submit(ledger, "b", cycles=0, seed=1)
+    life = ledger.join(0, num_workers=2)
+    first = ledger.next_stage(life, 0).stage.key
+    ledger.mistake(life, first, 0, "oh")
+    second = ledger.next_stage(life, 1).stage.key
+    ledger.mistake(life, second, 1, "oh")
+    assert {ledger.state(key).status for key in (first, second)} == {"running", "wanted"} or (
+        first == second
+    )
+    assert not ledger.is_agreed(life, second)
 
 
-def test_a_trial_that_is_done_or_failed_is_not_given_up_when_it_leaves():
-    ledger = Ledger()
-    submit(ledger, "done", cycles=0)
-    plan = submit(ledger, "failed", cycles=0, seed=1)
-    run(ledger, 0, ledger.next_stage(0, ledger.join(0), 0))
-    ledger.failed(0, plan[0].key, "it diverged")
-    for trial in ("done", "failed"):
-        ledger.withdraw(trial, "stopped", "")
-    assert ledger.progress().given_up == {}
-
-
-def test_a_trial_that_is_gone_before_it_was_submitted_is_given_up():
-    ledger = Ledger()
-    ledger.withdraw("a", "unfinished", "its process died")
-    assert ledger.progress().given_up["a"].status == "unfinished"
-
-
-def test_a_shared_stage_goes_on_when_one_trial_withdraws():
-    ledger = Ledger()
-    submit(ledger, "a", epochs=1)
-    submit(ledger, "b", epochs=2)
-    answer = ledger.next_stage(0, ledger.join(0), 0)
-    ledger.withdraw("a", "stopped", "")
-    assert ledger.epoch_done(0, answer.stage.key, 1, {}, 1.0)
-
-
-def test_what_was_found_finished_is_not_run():
-    ledger = Ledger()
-    plan = submit(ledger, "a")
-    ledger.found(plan[0].key, {"val_accuracy": 0.5})
-    answer = ledger.next_stage(0, ledger.join(0), 0)
-    assert answer.stage == plan[1] and answer.inputs == {}
-    assert ledger.progress().executed_for == {}
-
-
-def test_a_lost_input_is_made_again_before_its_stage():
-    ledger = Ledger()
+def test_without_a_slot_what_is_not_done_fails_and_what_is_done_stays():
+    ledger = Ledger(2)
     plan = submit(ledger, "a", cycles=1)
-    ledger.found(plan[0].key, {})
-    incarnation = ledger.join(0)
-    answer = ledger.next_stage(0, incarnation, 0)
-    assert answer.stage == plan[1]
-    ledger.lost(0, plan[1].key, plan[0].key)
-    answer = ledger.next_stage(0, incarnation, 1)
-    assert answer.stage == plan[0]
-    run(ledger, 0, answer)
-    answer = ledger.next_stage(0, incarnation, 2)
-    assert answer.stage == plan[1] and answer.inputs.keys() == {plan[0].key}
-    run(ledger, 0, answer)
-    assert ledger.state(plan[1].key).status == "done"
+    life = ledger.join(0)
+    run(ledger, life, ledger.next_stage(life, 0))
+    ledger.slot_lost(0, "it died")
+    ledger.give_up(1, "no package")
+    assert ledger.state(plan[1].key).status == "wanted", "another slot may come"
+    ledger.give_up(0, "no package")
+    assert ledger.state(plan[0].key).status == "done"
+    assert ledger.state(plan[1].key).error == "no package"
+    assert not ledger.has_work()
+    late = submit(ledger, "late", seed=3)
+    assert ledger.state(late[-1].key).error == "no package"
 
 
 def test_a_failure_reaches_the_stages_that_need_it_only():
     ledger = Ledger()
     plan = submit(ledger, "a", cycles=2)
     other = submit(ledger, "b", cycles=1)
-    incarnation = ledger.join(0)
-    run(ledger, 0, ledger.next_stage(0, incarnation, 0))
-    answer = ledger.next_stage(0, incarnation, 1)
-    ledger.failed(0, answer.stage.key, "it diverged")
+    life = ledger.join(0)
+    run(ledger, life, ledger.next_stage(life, 0))
+    answer = ledger.next_stage(life, 1)
+    ledger.failed(life, answer.stage.key, "it diverged")
     failed, fine = (plan, other) if answer.stage == plan[1] else (other, plan)
     assert ledger.state(failed[-1].key).error == "it diverged"
     assert ledger.state(fine[-1].key).status == "wanted"
 
 
-def test_a_slot_that_ended_lets_go_of_its_stage():
+def test_a_stage_that_is_submitted_after_its_input_failed_fails_too():
     ledger = Ledger()
     plan = submit(ledger, "a", cycles=1)
-    one, two = ledger.join(1), ledger.join(2)
-    assert ledger.next_stage(1, one, 0).stage == plan[0]
-    assert isinstance(ledger.next_stage(2, two, 0), Wait)
-    ledger.slot_lost(1)
-    assert ledger.next_stage(2, two, 0).stage == plan[0]
-
-
-def test_without_a_slot_what_is_not_done_fails_and_what_is_done_stays():
-    ledger = Ledger()
-    plan = submit(ledger, "a", cycles=1)
-    run(ledger, 0, ledger.next_stage(0, ledger.join(0), 0))
-    ledger.slot_lost(0)
-    ledger.abandon("no node came")
-    assert ledger.state(plan[0].key).status == "done"
-    assert ledger.state(plan[1].key).error == "no node came"
+    life = ledger.join(0)
+    ledger.next_stage(life, 0)
+    ledger.failed(life, plan[0].key, "it diverged")
+    late = submit(ledger, "b", cycles=1, epochs=7)
+    assert late[0] == plan[0] and ledger.state(late[1].key).error == "it diverged"
     ledger.close()
     assert not ledger.has_work()
 
 
+# ---- who wants what ----
+
+
+def test_what_nobody_wants_ends_at_its_next_epoch():
+    ledger = Ledger()
+    plan = submit(ledger, "a")
+    life = ledger.join(0)
+    answer = ledger.next_stage(life, 0)
+    assert epoch_done(ledger, life, answer.stage.key, 1)
+    ledger.withdraw("a")
+    assert not epoch_done(ledger, life, answer.stage.key, 2)
+    ledger.close()
+    assert isinstance(ledger.next_stage(life, 1), Stop)
+    assert ledger.state(plan[0].key).status == "wanted"
+
+
+def test_when_no_trial_waits_any_more_slots_end_at_the_next_epoch():
+    ledger = Ledger()
+    submit(ledger, "a")
+    submit(ledger, "b", seed=1)
+    life = ledger.join(0)
+    answer = ledger.next_stage(life, 0)
+    ledger.withdraw_all()
+    ledger.close()
+    assert not epoch_done(ledger, life, answer.stage.key, 1)
+    assert isinstance(ledger.next_stage(life, 1), Stop)
+
+
+def test_a_shared_stage_goes_on_when_one_trial_withdraws():
+    ledger = Ledger()
+    submit(ledger, "a", epochs=1)
+    submit(ledger, "b", epochs=2)
+    life = ledger.join(0)
+    answer = ledger.next_stage(life, 0)
+    ledger.withdraw("a")
+    assert epoch_done(ledger, life, answer.stage.key, 1)
+
+
+def test_what_was_found_finished_is_not_run():
+    ledger = Ledger()
+    plan = submit(ledger, "a")
+    ledger.found(plan[0].key, [{"val_accuracy": 0.4}], {"val_accuracy": 0.5})
+    assert ledger.next_stage(ledger.join(0), 0).stage == plan[1]
+    assert ledger.changes().executed_for == {}
+    assert ledger.history(plan[0].key) == ({"val_accuracy": 0.4},)
+
+
+def test_a_lost_input_is_made_again_before_its_stage():
+    ledger = Ledger()
+    plan = submit(ledger, "a", cycles=1)
+    ledger.found(plan[0].key, [], {})
+    life = ledger.join(0)
+    assert ledger.next_stage(life, 0).stage == plan[1]
+    ledger.lost(life, plan[1].key, plan[0].key)
+    answer = ledger.next_stage(life, 1)
+    assert answer.stage == plan[0]
+    run(ledger, life, answer)
+    answer = ledger.next_stage(life, 2)
+    assert answer.stage == plan[1]
+    run(ledger, life, answer)
+    assert ledger.state(plan[1].key).status == "done"
+
+
+def test_a_stage_that_another_study_runs_is_looked_at_again_in_a_while():
+    clock = Clock()
+    ledger = Ledger(clock=clock)
+    plan = submit(ledger, "a", cycles=1)
+    life = ledger.join(0)
+    assert ledger.next_stage(life, 0).stage == plan[0]
+    ledger.elsewhere(life, plan[0].key)
+    assert isinstance(ledger.next_stage(life, 1), Wait)
+    assert ledger.waits_elsewhere() == (plan[0].key,)
+    clock.now += ELSEWHERE_S
+    assert ledger.expire() == []
+    assert ledger.next_stage(life, 1).stage == plan[0]
+    ledger.elsewhere(life, plan[0].key)
+    ledger.found(plan[0].key, [], {})
+    assert ledger.waits_elsewhere() == ()
+    assert ledger.next_stage(life, 2).stage == plan[1]
+
+
+# ---- what people see ----
+
+
+def test_changes_are_what_is_new_since_a_version():
+    ledger = Ledger()
+    plan = submit(ledger, "a", cycles=1)
+    first = ledger.changes()
+    assert first.stages.keys() == {stage.key for stage in plan}
+    assert ledger.changes(first.version).stages == {}
+    life = ledger.join(0)
+    ledger.next_stage(life, 0)
+    second = ledger.changes(first.version)
+    assert {k: s.status for k, s in second.stages.items()} == {plan[0].key: "running"}
+    run(ledger, life, Run(experiment(), plan[0]))
+    third = ledger.changes(second.version)
+    assert third.executed_for == {plan[0].key: "a"} and third.executed_epochs == plan[0].epochs
+    assert ledger.changes().stages.keys() == {stage.key for stage in plan}
+
+
+# ---- whatever happens ----
+
+
 def test_whatever_happens_every_stage_is_run_once_and_after_its_inputs():
-    """Random trials, slots, deaths and withdrawals: the invariants of the whole."""
+    """Random trials, slots, deaths, hangs, zombies and withdrawals: the laws of the whole."""
     for seed in range(300):
         try:
-            _random_study(random.Random(seed))
+            RandomStudy(random.Random(seed)).run()
         except AssertionError as error:
             raise AssertionError(f"with seed {seed}: {error}") from error
 
 
-def _random_study(chance):
-    ledger = Ledger()
-    wanted = [
-        experiment(
-            epochs=chance.randint(0, 3),
-            cycles=chance.randint(1, 3),
-            seed=chance.randint(0, 1),
-            schedule=chance.choice(["llr", "allr"]),
-            rewind=chance.choice([None, None, 0, 2, 5]),
-        )
-        for _ in range(chance.randint(1, 8))
-    ]
-    plans = {f"t{n}": plan for n, plan in enumerate(share_dense_runs(wanted))}
-    for (trial, plan), fields in zip(plans.items(), wanted, strict=True):
-        ledger.submit(trial, fields, plan)
-    withdrawn: set[str] = set()
-    slots = {slot: [ledger.join(slot), 0, None] for slot in range(chance.randint(1, 3))}
-    done, executed, busy_epochs = set(), 0, {}
-    ledger.close()
-    while slots:
-        slot = chance.choice(list(slots))
-        state = slots[slot]
-        if chance.random() < 0.02:
-            state[:] = [ledger.join(slot), 0, None]
-        elif chance.random() < 0.01:
-            name = chance.choice(list(plans))
-            ledger.withdraw(name, "stopped", "")
-            withdrawn.add(name)
-        elif state[2] is None:
-            answer = ledger.next_stage(slot, state[0], state[1])
-            if isinstance(answer, Stop):
-                del slots[slot]
-            elif isinstance(answer, Run):
-                assert answer.stage.key not in done, "a stage runs once"
-                assert done.issuperset(answer.stage.inputs.keys), "inputs come first"
-                running = [s[2].stage.key for s in slots.values() if s[2] is not None]
-                assert answer.stage.key not in running, "one slot a stage"
-                state[1:] = [state[1] + 1, answer]
+class RandomStudy:
+    """A ledger, slots that do what slots do, and zombies: lives that are over and still speak."""
+
+    def __init__(self, chance):
+        self.chance, self.clock = chance, Clock()
+        self.ledger = Ledger(max_failures=-1, clock=self.clock)
+        wanted = [
+            experiment(
+                epochs=chance.randint(0, 3),
+                cycles=chance.randint(1, 3),
+                seed=chance.randint(0, 1),
+                schedule=chance.choice(["llr", "allr"]),
+                rewind=chance.choice([None, None, 0, 2, 5]),
+            )
+            for _ in range(chance.randint(1, 8))
+        ]
+        plans = share_dense_runs(wanted)
+        self.plans = {f"t{n}": (w, p) for n, (w, p) in enumerate(zip(wanted, plans, strict=True))}
+        self.unsubmitted = list(self.plans)
+        self.withdrawn, self.done, self.epochs, self.executed = set(), set(), {}, 0
+        self.zombies = []
+        self.slots = {slot: self.new_life(slot) for slot in range(chance.randint(1, 3))}
+
+    def new_life(self, slot):
+        return {"life": self.ledger.join(slot), "number": 0, "stage": None}
+
+    def run(self):
+        steps = 0
+        while self.slots:
+            steps += 1
+            assert steps < 20_000, "everything ends"
+            self.step(self.chance.choice(list(self.slots)))
+            self.clock.now += self.chance.random()
+            self.no_live_slot_idles_while_a_stage_is_ready()
+        for name, (_, plan) in self.plans.items():
+            if name not in self.withdrawn:
+                assert all(stage.key in self.done for stage in plan), "every trial ends"
+        assert self.ledger.executed_epochs == self.executed
+        if not self.withdrawn:
+            assert self.executed == count_epochs(p for _, p in self.plans.values()).unique
+
+    def step(self, slot):
+        what = self.chance.random()
+        if self.unsubmitted and what < 0.1:
+            name = self.unsubmitted.pop()
+            self.ledger.submit(name, *self.plans[name])
+            if not self.unsubmitted:
+                self.ledger.close()
+        elif what < 0.12:  # its workers die, and others come
+            self.zombies.append(dict(self.slots[slot]))
+            if self.chance.random() < 0.5:
+                self.ledger.slot_lost(slot, "killed")
+            self.slots[slot] = self.new_life(slot)
+        elif what < 0.13:  # a while in which it says nothing
+            self.clock.now += LEASE_S + 1
+            others = [s for s in self.slots if s != slot]
+            self.let_beat(others)
+            for lost in set(self.ledger.expire()) & self.slots.keys():
+                self.zombies.append(dict(self.slots[lost]))
+                self.slots[lost] = self.new_life(lost)
+        elif what < 0.14:
+            name = self.chance.choice(list(self.plans))
+            if name not in self.unsubmitted:
+                self.ledger.withdraw(name)
+                self.withdrawn.add(name)
+        elif what < 0.2 and self.zombies:
+            self.a_zombie_speaks(self.chance.choice(self.zombies))
         else:
-            stage = state[2].stage
-            epochs = busy_epochs.setdefault(stage.key, 0)
-            if epochs < stage.epochs:
-                busy_epochs[stage.key] += 1
-                executed += 1
-                if not ledger.epoch_done(slot, stage.key, epochs + 1, {}, 1.0):
-                    state[2] = None
-            else:
-                ledger.finished(slot, stage.key, None, {})
-                done.add(stage.key)
-                state[2] = None
-    progress = ledger.progress()
-    failed = {key for key, s in progress.stages.items() if s.status == "failed"}
-    for name, plan in plans.items():
-        if name not in withdrawn:
-            assert all(stage.key in done | failed for stage in plan), "every trial ends"
-    assert progress.executed_epochs == executed
-    if not withdrawn and not failed:
-        assert executed == count_epochs(plans.values()).unique
+            self.work(slot)
+
+    def let_beat(self, slots):
+        for slot in slots:
+            self.ledger.beat(self.slots[slot]["life"])
+
+    def a_zombie_speaks(self, zombie):
+        key = zombie["stage"].key if zombie["stage"] else "none"
+        before = self.ledger.changes()
+        self.chance.choice(list(words_of(zombie["life"], key)))(self.ledger)
+        assert self.ledger.changes() == before, "no late word changes anything"
+
+    def work(self, slot):
+        state = self.slots[slot]
+        stage, life = state["stage"], state["life"]
+        if stage is None:
+            answer = self.ledger.next_stage(life, state["number"])
+            if isinstance(answer, Stop):
+                del self.slots[slot]
+            elif isinstance(answer, Rejoin):
+                self.slots[slot] = self.new_life(slot)
+            elif isinstance(answer, Run):
+                key = answer.stage.key
+                assert key not in self.done, "a stage runs once"
+                assert self.done.issuperset(answer.stage.inputs.keys), "inputs come first"
+                running = [s["stage"].key for s in self.slots.values() if s["stage"] is not None]
+                assert key not in running, "one slot a stage"
+                state["number"] += 1
+                state["stage"] = answer.stage
+            return
+        epochs = self.epochs.get(stage.key, 0)
+        if epochs == stage.epochs:
+            self.ledger.finished(life, stage.key, None, {})
+            if self.ledger.state(stage.key).status == "done":
+                self.done.add(stage.key)
+            state["stage"] = None
+            return
+        is_wanted = epoch_done(self.ledger, life, stage.key, epochs + 1)
+        if self.ledger.state(stage.key).epochs_done == epochs + 1:  # heard: the life is not over
+            self.epochs[stage.key] = epochs + 1
+            self.executed += 1
+        if not is_wanted:
+            state["stage"] = None
+
+    def no_live_slot_idles_while_a_stage_is_ready(self):
+        ready = [e for e in self.ledger._entries.values() if self.ledger._is_ready(e)]
+        assert bool(ready) == (self.ledger._first_ready() is not None)
+        for slot, state in self.slots.items():
+            if ready and state["stage"] is None and self.ledger.beat(state["life"]):
+                answer = self.ledger.next_stage(state["life"], state["number"])
+                assert isinstance(answer, Run), f"slot {slot} idles"
+                state["number"] += 1
+                state["stage"] = answer.stage
+                return
