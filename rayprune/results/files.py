@@ -1,12 +1,14 @@
 """Every file name of a study, and where its results lie.
 
-    <storage>/stages/<key>/snapshot.safetensors   weights and masks after a stage, shared by studies
-                           snapshot.json          its checksum and records, written last: it counts
+    <storage>/stages/<key>/<sha256>.safetensors   weights and masks after a stage, shared by studies
+                           snapshot.json          names that hash; written last: it counts
                            epoch.safetensors      progress inside an unfinished stage
+                           running.json           who runs the stage
     <storage>/<name>/study.yaml                   the study as it was resolved
                      results.parquet              a row for each trial and stage
                      report.html, plots/          for people
                      best/                        the model to ship
+                     running.json                 who runs the study
 
 The storage is a folder or any URI that ``pyarrow.fs`` opens (s3://, gs://).
 """
@@ -19,8 +21,9 @@ from pathlib import Path
 from rayprune.config import Study
 
 
-def snapshot_file(storage: str, key: str) -> str:
-    return f"{storage}/stages/{key}/snapshot.safetensors"
+def snapshot_file(storage: str, key: str, sha256: str) -> str:
+    """Named by its own hash: a manifest never points at another content than its own."""
+    return f"{storage}/stages/{key}/{sha256}.safetensors"
 
 
 def snapshot_manifest(storage: str, key: str) -> str:
@@ -31,12 +34,20 @@ def epoch_file(storage: str, key: str) -> str:
     return f"{storage}/stages/{key}/epoch.safetensors"
 
 
+def stage_lease_file(storage: str, key: str) -> str:
+    return f"{storage}/stages/{key}/running.json"
+
+
 def study_folder(storage: str, name: str) -> str:
     return f"{storage}/{name}"
 
 
 def study_file(folder: str) -> str:
     return f"{folder}/study.yaml"
+
+
+def study_lease_file(folder: str) -> str:
+    return f"{folder}/running.json"
 
 
 def table_file(folder: str) -> str:

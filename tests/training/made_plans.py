@@ -5,7 +5,8 @@ from torch import nn
 
 from rayprune.config import Experiment
 from rayprune.plan import make_plan
-from rayprune.results.stages import load_content
+from rayprune.results.files import snapshot_file
+from rayprune.results.stages import load_content, read_manifest
 from rayprune.snapshot import decode
 from rayprune.training.run import run_plan
 from rayprune.training.worker import Worker
@@ -73,6 +74,11 @@ def run_until_killed(wanted, storage, plan=None, *, epochs):
 def kept(storage, key):
     """The snapshot that a storage holds."""
     return decode(load_content(str(storage), key))
+
+
+def content_file(storage, key):
+    """Where the content of a stage that is done lies."""
+    return snapshot_file(str(storage), key, read_manifest(str(storage), key).sha256)
 
 
 def assert_equal(a, b):

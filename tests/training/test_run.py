@@ -4,10 +4,18 @@ import logging
 from pathlib import Path
 
 import pytest
-from made_plans import WORKER, assert_equal, experiment, kept, run, run_until_killed
+from made_plans import (
+    WORKER,
+    assert_equal,
+    content_file,
+    experiment,
+    kept,
+    run,
+    run_until_killed,
+)
 
 from rayprune.plan import make_plan
-from rayprune.results.files import epoch_file, snapshot_file, snapshot_manifest
+from rayprune.results.files import epoch_file, snapshot_manifest
 from rayprune.results.stages import LostSnapshotError, finished_records, load_content
 from rayprune.snapshot import encode
 from rayprune.training import run as module
@@ -44,7 +52,7 @@ def test_only_the_last_snapshot_of_a_finished_plan_is_read(finished):
     """So the others may be gone."""
     wanted, storage, snapshot = finished
     for stage in make_plan(wanted)[:-1]:
-        remove(snapshot_file(storage, stage.key))
+        remove(content_file(storage, stage.key))
     again, executed = run(wanted, storage)
     assert executed == [] and encode(again) == encode(snapshot)
 
@@ -52,7 +60,7 @@ def test_only_the_last_snapshot_of_a_finished_plan_is_read(finished):
 def test_a_new_stage_reads_the_snapshot_that_it_starts_from_and_no_other(finished):
     wanted, storage, snapshot = finished
     dense, first, last = make_plan(wanted)
-    remove(snapshot_file(storage, dense.key))
+    remove(content_file(storage, dense.key))
     remove(snapshot_manifest(storage, last.key))
     again, executed = run(wanted, storage)
     assert executed == [(2, 1)]
@@ -97,7 +105,7 @@ def test_a_lost_snapshot_that_is_needed_is_computed_again_with_a_warning(
 ):
     wanted, storage, snapshot = finished
     plan = make_plan(wanted)
-    file = snapshot_file(storage, plan[lost].key)
+    file = content_file(storage, plan[lost].key)
     before = kept(storage, plan[lost].key)
     harm(file)
     for stage in plan[lost + 1 :]:
@@ -115,7 +123,7 @@ def test_a_lost_snapshot_that_is_needed_is_computed_again_with_a_warning(
 @pytest.mark.parametrize("harm", [damage, remove])
 def test_a_lost_end_is_computed_again_from_what_it_starts_from(harm, finished, caplog):
     wanted, storage, snapshot = finished
-    harm(snapshot_file(storage, make_plan(wanted)[-1].key))
+    harm(content_file(storage, make_plan(wanted)[-1].key))
     again, executed = run(wanted, storage)
     assert executed == [(2, 1)] and len(caplog.records) == 1
     assert_equal(again, snapshot)
@@ -124,7 +132,7 @@ def test_a_lost_end_is_computed_again_from_what_it_starts_from(harm, finished, c
 def test_everything_lost_is_computed_again(finished):
     wanted, storage, snapshot = finished
     for stage in make_plan(wanted):
-        damage(snapshot_file(storage, stage.key))
+        damage(content_file(storage, stage.key))
     again, executed = run(wanted, storage)
     assert executed == [(0, 1), (0, 2), (1, 1), (2, 1)]
     assert_equal(again, snapshot)
@@ -142,7 +150,7 @@ def test_a_manifest_that_was_cut_off_is_none(manifest, finished):
 def test_a_lost_snapshot_no_longer_counts_as_done(finished):
     wanted, storage, _ = finished
     key = make_plan(wanted)[0].key
-    damage(snapshot_file(storage, key))
+    damage(content_file(storage, key))
     assert finished_records(storage, key) is not None, "nobody has looked at it yet"
     with pytest.raises(LostSnapshotError) as caught:
         load_content(storage, key)

@@ -2,11 +2,20 @@
 
 import pytest
 import torch
-from made_plans import WORKER, KilledError, assert_equal, experiment, kept, run, run_until_killed
+from made_plans import (
+    WORKER,
+    KilledError,
+    assert_equal,
+    content_file,
+    experiment,
+    kept,
+    run,
+    run_until_killed,
+)
 from torch import nn
 
 from rayprune.plan import make_plan
-from rayprune.results.files import epoch_file, snapshot_file
+from rayprune.results.files import epoch_file
 from rayprune.results.stages import finished_records
 from rayprune.results.storage import read_bytes
 from rayprune.training import stage as module
@@ -63,7 +72,7 @@ def test_an_interrupted_stage_ends_with_the_bits_of_an_undisturbed_one(cycle, fi
     assert seen == list(range(2, stage.epochs + 1))
     assert_equal(snapshot, kept(storage, stage.key))
     assert read_bytes(epoch_file(str(tmp_path), stage.key)) is None
-    assert read_bytes(snapshot_file(str(tmp_path), stage.key)) == content
+    assert read_bytes(content_file(str(tmp_path), stage.key)) == content
 
 
 class Tied(nn.Module):
