@@ -7,6 +7,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
@@ -125,6 +126,9 @@ def _repeated(action: Callable[[], None]) -> Iterator[None]:
 def _watch(ledger: Any, recorder: Recorder, on_progress: Callable[[StudyProgress], None]) -> None:
     """Write down what is new and show it; a write that fails is tried again the next time."""
     try:
-        on_progress(recorder.update(ray.get(ledger.progress.remote())))
+        told = ray.get(ledger.progress.remote())
+        progress = replace(told, stages={**recorder.found, **told.stages})
+        recorder.update(progress)
+        on_progress(progress)
     except (StorageError, ray.exceptions.RayError) as error:
         log.warning("progress was not written, the study goes on: %s", error)
