@@ -18,6 +18,7 @@ import pyarrow as pa
 from rayprune import report
 from rayprune.config import ConfigError, Study
 from rayprune.results.comparison import Comparison
+from rayprune.results.earlier import check_same, read_earlier_study
 from rayprune.results.files import (
     best_folder,
     default_storage,
@@ -29,7 +30,7 @@ from rayprune.results.files import (
     table_file,
 )
 from rayprune.results.outcome import TrialStatus
-from rayprune.results.progress import StudyProgress
+from rayprune.results.progress import ProgressLog, StudyProgress
 from rayprune.results.recorder import Recorder
 from rayprune.results.setting import Setting
 from rayprune.results.storage import modified, read_bytes
@@ -111,7 +112,13 @@ class Results:
         return report.summary_html(self.comparison)
 
 
-def run(study: Study, *, ray: bool = True, on_progress: OnProgress | None = None) -> Results:
+def run(
+    study: Study,
+    *,
+    ray: bool = True,
+    force: bool = False,
+    on_progress: OnProgress | None = None,
+) -> Results:
     """Run every trial of a study that is not finished, and open its results.
 
     Stages that trials share run once; what an earlier start has finished is not run again. With
@@ -119,12 +126,14 @@ def run(study: Study, *, ray: bool = True, on_progress: OnProgress | None = None
     RAY_ADDRESS or on a Ray that is started here and ended again; without, in this process, one
     trial after the other, or on torchrun's ranks. `on_progress` hears of progress.
 
-    A trial that fails does so alone: see ``Results.trials``. Raises ``ConfigError`` for a study
-    that cannot be run as it is written, ``StorageError`` when results cannot be written.
+    A study that has results already may have grown, by seeds or values; those of another study
+    are replaced with `force` alone. A trial that fails does so alone: see ``Results.trials``. Raises
+    ``ConfigError`` for a study that cannot be run as it is written, or whose folder is another's,
+    ``StorageError`` when results cannot be written.
     """
     trials = make_trials(study)
     with _environment_restored():
-        return _run(study, trials, ray=ray, on_progress=_harmless(on_progress))
+        return _run(study, trials, ray=ray, force=force, on_progress=_harmless(on_progress))
 
 
 def is_first_rank() -> bool:
@@ -133,10 +142,10 @@ def is_first_rank() -> bool:
 
 
 def _run(
-    study: Study, trials: Sequence[TrialPlan], *, ray: bool, on_progress: OnProgress
+    study: Study, trials: Sequence[TrialPlan], *, ray: bool, force: bool, on_progress: OnProgress
 ) -> Results:
     is_first = ray or is_first_rank()
-    recorder = Recorder(study, trials) if is_first else None
+    recorder = Recorder(study, trials, force=force) if is_first else None
     if recorder is None or recorder.pending:  # what is finished needs neither data nor workers
         check(study, trials, ray=ray)
     table = _run_pending(study, trials, recorder, ray, on_progress)
@@ -196,7 +205,8 @@ def _run_pending(
     # Ray and torch are seconds of import: not for a study that is finished, or wrong.
     in_group = not ray and int(os.environ.get("WORLD_SIZE", 1)) > 1  # its ranks end together
     if recorder is not None and not recorder.pending and not in_group:
-        on_progress(recorder.known(StudyProgress({})))
+        recorder.write_study()
+        on_progress(ProgressLog(recorder.found, recorder.stopped).progress)
         return recorder.up_to_date() or recorder.write(StudyProgress({}))
     if recorder is not None and ray:
         from rayprune.distributed.search import search
@@ -225,6 +235,12 @@ def check(study: Study, trials: Sequence[TrialPlan], *, ray: bool = True) -> Non
         check_data(data)
     for model in dict.fromkeys(trial.experiment.model for trial in trials):
         check_model(model.name, target=model.target, weights=model.weights)
+
+
+def check_folder(study: Study, trials: Sequence[TrialPlan]) -> None:
+    """Raises ``ConfigError`` if the results that lie in the study's folder are another study's."""
+    folder = study_folder(default_storage(study), study.name)
+    check_same(folder, read_earlier_study(folder), study, trials)
 
 
 def _harmless(on_progress: OnProgress | None) -> OnProgress:
@@ -262,12 +278,16 @@ def _is_connected() -> bool:
 
 
 def _ship(results: Results, trials: Sequence[TrialPlan]) -> None:
-    """Write best/: the model of the best trial, unless it lies there already."""
-    best = results.best
-    if best is None:
-        return
-    if _shipped_key(results.folder) == best.key:
-        return
+    """Write best/, the model of the best trial; where that fails, the results are there anyway."""
+    try:
+        best = results.best
+        if best is not None and _shipped_key(results.folder) != best.key:
+            _write_best(results, best, trials)
+    except Exception as error:
+        log.warning("%s was not written: %s", best_folder(results.folder), error)
+
+
+def _write_best(results: Results, best: BestTrial, trials: Sequence[TrialPlan]) -> None:
     from rayprune.exporting.model_files import write_model
 
     experiment = next(trial.experiment for trial in trials if trial.name == best.name)

@@ -1,7 +1,8 @@
 """Run one experiment: python -m rayprune.train EXPERIMENT [field.path=value ...] [--local]
 
 EXPERIMENT is a YAML file of a study or of an experiment alone; its search is left out. --local runs
-without Ray in this process; torchrun -m rayprune.train EXPERIMENT runs without Ray on its ranks.
+without Ray in this process; torchrun -m rayprune.train EXPERIMENT runs without Ray on its ranks. --force
+replaces the results of another study of the same name.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import sys
 from collections.abc import Sequence
 
 from rayprune.config.load import load_study_of_one
-from rayprune.tune import complain, prepare_process, run_and_print
+from rayprune.tune import add_force, complain, prepare_process, run_and_print
 
 
 def main(arguments: Sequence[str] | None = None, *, prog: str = "python -m rayprune.train") -> int:
@@ -24,13 +25,15 @@ def main(arguments: Sequence[str] | None = None, *, prog: str = "python -m raypr
     except ValueError as error:
         return complain(error)
     # torchrun's ranks are a group already.
-    return run_and_print(study, ray=not options.local and "TORCHELASTIC_RUN_ID" not in os.environ)
+    ray = not options.local and "TORCHELASTIC_RUN_ID" not in os.environ
+    return run_and_print(study, ray=ray, force=options.force)
 
 
 def _parser(prog: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog=prog, description="Train, prune and retrain one model.")
     parser.add_argument("experiment", help="a YAML file, or a shipped study's name")
     parser.add_argument("overrides", nargs="*", metavar="field.path=value")
+    add_force(parser)
     parser.add_argument(
         "--local", action="store_true", help="without Ray, in this process; torchrun needs no flag"
     )

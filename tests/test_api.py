@@ -90,11 +90,11 @@ def test_a_second_run_reads_the_table_and_does_nothing(results, small, monkeypat
     study = Study.model_validate({**fields, "storage": storage})
     monkeypatch.setattr(local, "run_local", None)  # it would fail if it were called
     told = []
-    first = rp.run(study, ray=False, on_progress=told.append)
+    first = rp.run(study, ray=False, force=True, on_progress=told.append)
     assert {state.status for state in told[-1].stages.values()} == {"done"}
     written = []
-    monkeypatch.setattr("rayprune.results.storage.write_bytes", lambda *a: written.append(a))
-    monkeypatch.setattr("rayprune.results.table.write_bytes", lambda *a: written.append(a))
+    for module in ("storage", "table", "recorder"):
+        monkeypatch.setattr(f"rayprune.results.{module}.write_bytes", lambda *a: written.append(a))
     second = rp.run(study, ray=False)
     assert written == []
     assert second.table.equals(first.table) and len(second.trials) == 2

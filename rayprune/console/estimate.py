@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from rayprune.plan import Stage
-from rayprune.results.progress import StageProgress, StudyProgress
+from rayprune.results.progress import StudyProgress
 
 LEAST_EPOCHS = 4  # to be measured before anything is said: the first one warms up
+CHAIN_EVERY_S = 5.0  # the longest chain is looked for among all stages
 
 
 class Estimate:
@@ -19,37 +20,47 @@ class Estimate:
 
     def __init__(self, stages: Mapping[str, Stage]) -> None:
         self._stages = stages
+        self._left = {key: stage.epochs for key, stage in stages.items()}
+        self._num_left = sum(self._left.values())
+        self._running: set[str] = set()
         self._last_s: float | None = None
         self._first_epochs: int | None = None
-        self._running = 0
         self._busy_s = 0.0  # seconds times running stages
+        self._chain, self._chain_at_s = 0, float("-inf")
 
     def note(self, progress: StudyProgress, now_s: float) -> None:
         """Take in a new progress, at a time of a clock that never goes back."""
         if self._first_epochs is None and progress.executed_epochs:
             self._first_epochs, self._last_s = progress.executed_epochs, now_s
         if self._last_s is not None:
-            self._busy_s += (now_s - self._last_s) * self._running
+            self._busy_s += (now_s - self._last_s) * len(self._running)
             self._last_s = now_s
-        self._running = sum(state.status == "running" for state in progress.stages.values())
+        for key in progress.news:
+            state = progress.stages[key]
+            (self._running.add if state.status == "running" else self._running.discard)(key)
+            is_over = state.status in ("done", "failed")
+            left = 0 if is_over else self._stages[key].epochs - state.epochs_done
+            self._num_left += left - self._left[key]
+            self._left[key] = left
 
     def seconds_left(self, progress: StudyProgress) -> float | None:
         """None until enough epochs are measured, and at the end."""
         measured = progress.executed_epochs - (self._first_epochs or 0)
-        left = {key: self._epochs_left(key, progress) for key in self._stages}
-        if measured < LEAST_EPOCHS or not any(left.values()):
+        if measured < LEAST_EPOCHS or self._num_left == 0:
             return None
-        chain = self._longest_chain(left)
-        return self._busy_s / measured * max(chain, sum(left.values()) / progress.num_parallel)
+        epoch_s = self._busy_s / measured
+        return max(self._chain_s(epoch_s), epoch_s * self._num_left / progress.num_parallel)
 
-    def _epochs_left(self, key: str, progress: StudyProgress) -> int:
-        state = progress.stages.get(key, StageProgress("wanted"))
-        is_over = state.status in ("done", "failed")
-        return 0 if is_over else self._stages[key].epochs - state.epochs_done
+    def _chain_s(self, epoch_s: float) -> float:
+        """Seconds that the longest chain takes; what ran since it was found runs on in it."""
+        assert self._last_s is not None, "epochs were measured"
+        if self._last_s - self._chain_at_s >= CHAIN_EVERY_S:
+            self._chain, self._chain_at_s = self._longest_chain(), self._last_s
+        return epoch_s * self._chain - (self._last_s - self._chain_at_s)
 
-    def _longest_chain(self, left: Mapping[str, int]) -> int:
+    def _longest_chain(self) -> int:
         lengths: dict[str, int] = {}
         for key, stage in self._stages.items():  # inputs come first in every plan
             before = (lengths.get(source, 0) for source in stage.inputs.keys)
-            lengths[key] = left[key] + max(before, default=0)
+            lengths[key] = self._left[key] + max(before, default=0)
         return max(lengths.values())

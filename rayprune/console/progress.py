@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -14,6 +16,7 @@ from rich.text import Text
 from rayprune.console.estimate import Estimate
 from rayprune.plan import Stage, count_epochs
 from rayprune.results.progress import StageProgress, StudyProgress
+from rayprune.results.statuses import Statuses
 from rayprune.trials import TrialPlan
 
 SHOWN_TRIALS = 20
@@ -22,16 +25,25 @@ WANTED = StageProgress("wanted")
 
 
 class ProgressView:
-    """Shows a study's progress; a context manager, called with each new progress."""
+    """Shows a study's progress; a context manager, called with each new progress.
+
+    It looks only at what changed and at the trials that it shows: a study may have thousands.
+    """
 
     def __init__(self, console: Console, trials: Sequence[TrialPlan], metric: str) -> None:
         self._console, self._trials, self._metric = console, trials, metric
         self._stages = {stage.key: stage for trial in trials for stage in trial.plan}
         self._epochs = count_epochs(trial.plan for trial in trials)
         self._estimate = Estimate(self._stages)
+        self._statuses = Statuses(trials)
+        self._waiting: dict[str, TrialPlan] = {}
+        self._waiting_for: dict[str, dict[str, TrialPlan]] = defaultdict(dict)
+        for trial in trials:
+            self._wait_for(trial)
+        self._running: dict[str, None] = {}  # keys of stages, in the order in which they started
+        self._epochs_done: dict[str, int] = defaultdict(int)
+        self._num_done = 0
         self._started = time.monotonic()
-        self._announced: set[str] = set()
-        self._epochs_shown: dict[str, int] = {}
         self._logged = 0.0
         self._live = Live(console=console, refresh_per_second=4, transient=True)
 
@@ -45,55 +57,68 @@ class ProgressView:
 
     def __call__(self, progress: StudyProgress) -> None:
         now = time.monotonic()
-        if not self._announced and self._all_finished(progress) and not progress.executed_epochs:
-            self._announced.update(trial.name for trial in self._trials)
-            self._print("every trial was finished before: nothing is left to run")
-        self._estimate.note(progress, now)
         if len(self._trials) == 1:
             self._announce_epochs(progress)
-        for trial in self._trials:
+        for key in progress.news:
+            self._count(key, progress.stages[key])
+        self._estimate.note(progress, now)
+        changed = self._statuses.update(progress)
+        if len(changed) == len(self._trials) and not progress.executed_epochs:
+            self._announce_all()
+        for trial in changed:
             self._announce(trial, progress)
         if self._console.is_terminal:
             sentence = Text("\n") + self._sentence(progress, now)  # a bar does not end its line
-            self._live.update(Group(self._table(progress), self._bar(progress), sentence))
-        elif now - self._logged > LOG_EVERY_S and self._done(progress) < self._epochs.unique:
+            self._live.update(Group(self._table(progress), self._bar(), sentence))
+        elif now - self._logged > LOG_EVERY_S and self._num_done < self._epochs.unique:
             self._logged = now
             self._print(self._sentence(progress, now).plain)
 
-    def _all_finished(self, progress: StudyProgress) -> bool:
-        lasts = (progress.stages.get(trial.plan[-1].key, WANTED) for trial in self._trials)
-        return all(state.status == "done" for state in lasts)
+    def _count(self, key: str, state: StageProgress) -> None:
+        if state.status == "running":
+            self._running.setdefault(key)
+        else:
+            self._running.pop(key, None)
+        done = min(state.epochs_done, self._stages[key].epochs)
+        self._num_done += done - self._epochs_done[key]
+        self._epochs_done[key] = done
+
+    def _announce_all(self) -> None:
+        """One line where earlier starts have left nothing to run."""
+        ends = {trial.status for trial in self._statuses.all}
+        if ends <= {"finished", "stopped"}:
+            how = " or ".join(sorted(ends))
+            self._print(f"every trial was {how} before: nothing is left to run")
+            self._waiting.clear()
 
     def _announce(self, trial: TrialPlan, progress: StudyProgress) -> None:
         """A line for every trial that has ended; it stays above the live table."""
-        end = None if trial.name in self._announced else self._end_of(trial, progress)
-        if end is None:
+        status = self._statuses.of(trial)
+        if status.status == "unfinished" and trial.name not in progress.given_up:
+            self._wait_for(trial)  # it ended, and a stage of it is run again
             return
-        self._announced.add(trial.name)
+        for stage in trial.plan:
+            self._waiting_for[stage.key].pop(trial.name, None)
+        if self._waiting.pop(trial.name, None) is None:
+            return
+        end = f"{status.status}: {status.reason}"
+        if status.status == "finished":
+            end = self._value(progress.stages[trial.plan[-1].key])
         seconds = time.monotonic() - self._started
         self._print(f"[{seconds:5.0f} s] trial {trial.name} {describe(trial.values)}: {end}")
 
-    def _end_of(self, trial: TrialPlan, progress: StudyProgress) -> str | None:
-        states = [progress.stages.get(stage.key, WANTED) for stage in trial.plan]
-        errors = [state.error for state in states if state.status == "failed"]
-        if states[-1].status == "done":
-            return self._value(states[-1])
-        if errors:
-            return f"failed: {errors[0]}"
-        if trial.name in progress.given_up:
-            gone = progress.given_up[trial.name]
-            return f"{gone.status}: {gone.reason}"
-        return None
+    def _wait_for(self, trial: TrialPlan) -> None:
+        self._waiting[trial.name] = trial
+        for stage in trial.plan:
+            self._waiting_for[stage.key][trial.name] = trial
 
     def _announce_epochs(self, progress: StudyProgress) -> None:
         """A line for every epoch, where there is one trial to watch."""
         for stage in self._trials[0].plan:
             state = progress.stages.get(stage.key, WANTED)
-            if state.epochs_done > self._epochs_shown.get(stage.key, 0):
-                self._epochs_shown[stage.key] = state.epochs_done
-                if state.status == "running":
-                    done, end = stage.first_epoch + state.epochs_done, stage.last_epoch
-                    self._print(f"{stage_name(stage)}, epoch {done}/{end}: {self._value(state)}")
+            if state.status == "running" and state.epochs_done > self._epochs_done[stage.key]:
+                done, end = stage.first_epoch + state.epochs_done, stage.last_epoch
+                self._print(f"{stage_name(stage)}, epoch {done}/{end}: {self._value(state)}")
 
     def _print(self, line: str) -> None:
         self._console.print(line, markup=False, highlight=False, soft_wrap=True)
@@ -106,10 +131,13 @@ class ProgressView:
         table = Table(box=None, padding=(0, 2, 0, 0))
         for heading in ("trial", "searched", "stage", "epoch", self._metric):
             table.add_column(heading)
-        waiting = [trial for trial in self._trials if trial.name not in self._announced]
-        rows = [(trial, *self._current(trial, progress)) for trial in waiting]
-        rows.sort(key=lambda row: row[2].status != "running")
-        for trial, stage, state in rows[:SHOWN_TRIALS]:
+        shown: dict[str, tuple[TrialPlan, Stage]] = {}
+        for trial, stage in self._to_show(progress):
+            shown.setdefault(trial.name, (trial, stage))
+            if len(shown) == SHOWN_TRIALS:
+                break
+        for trial, stage in shown.values():
+            state = progress.stages.get(stage.key, WANTED)
             where = stage_name(stage)
             value = state.metrics.get(self._metric)
             table.add_row(
@@ -119,35 +147,39 @@ class ProgressView:
                 f"{stage.first_epoch + state.epochs_done}/{stage.last_epoch}",
                 "" if value is None else f"{value:.4f}",
             )
-        if len(rows) > SHOWN_TRIALS:
-            table.add_row("…", f"{len(rows) - SHOWN_TRIALS} more", "", "", "")
+        if len(self._waiting) > len(shown):
+            table.add_row("…", f"{len(self._waiting) - len(shown)} more", "", "", "")
         return table
 
-    def _current(self, trial: TrialPlan, progress: StudyProgress) -> tuple[Stage, StageProgress]:
+    def _to_show(self, progress: StudyProgress) -> Iterator[tuple[TrialPlan, Stage]]:
+        """Trials and their stages: one for each that runs, then the others that wait for these."""
+        running = [(self._waiting_for[key].values(), self._stages[key]) for key in self._running]
+        for waiting, stage in running:
+            yield from ((trial, stage) for trial in islice(waiting, 1))
+        for waiting, stage in running:
+            yield from ((trial, stage) for trial in waiting)
+        for trial in self._waiting.values():
+            yield trial, self._current(trial, progress)
+
+    def _current(self, trial: TrialPlan, progress: StudyProgress) -> Stage:
         """The first stage of a trial that is not done."""
         for stage in trial.plan:
-            state = progress.stages.get(stage.key, WANTED)
-            if state.status != "done":
+            if progress.stages.get(stage.key, WANTED).status != "done":
                 break
-        return stage, state
+        return stage
 
-    def _done(self, progress: StudyProgress) -> int:
-        """Epochs that are done, of all unique ones."""
-        known = ((self._stages[key], state) for key, state in progress.stages.items())
-        return sum(min(state.epochs_done, stage.epochs) for stage, state in known)
-
-    def _bar(self, progress: StudyProgress) -> ProgressBar:
-        return ProgressBar(total=self._epochs.unique, completed=self._done(progress), width=60)
+    def _bar(self) -> ProgressBar:
+        return ProgressBar(total=self._epochs.unique, completed=self._num_done, width=60)
 
     def _sentence(self, progress: StudyProgress, now: float) -> Text:
-        done, unique = self._done(progress), self._epochs.unique
+        done, unique = self._num_done, self._epochs.unique
         shared = self._epochs.naive - unique
+        num_ended = len(self._trials) - len(self._waiting)
         parts = [
-            f"[{now - self._started:5.0f} s] {len(self._announced)} of {len(self._trials)} trials",
+            f"[{now - self._started:5.0f} s] {num_ended} of {len(self._trials)} trials",
             f"epochs: {done} of {unique} done" + (f", {shared} shared" if shared else ""),
         ]
-        is_running = any(state.status == "running" for state in progress.stages.values())
-        if not is_running and done < unique:
+        if not self._running and done < unique:
             parts.append("starting workers" if done == 0 else "waiting for workers")
         left = self._estimate.seconds_left(progress)
         if left is not None:

@@ -21,6 +21,8 @@ class TrialStatus:
     status: Status
     reason: str = ""
     """Why it failed, stopped or is unfinished; empty for a finished trial."""
+    key: str = ""
+    """Of the last stage of its plan: names may be given anew as a study grows, keys are not."""
 
 
 @dataclass(frozen=True, kw_only=True)

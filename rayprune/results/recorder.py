@@ -2,106 +2,134 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import cached_property
 
 import pyarrow as pa
 import yaml
 
-from rayprune.config import Study
-from rayprune.plan import count_epochs, method_name
+from rayprune.config import ConfigError, Study
+from rayprune.plan import EpochCount, count_epochs, method_name
+from rayprune.results.earlier import Earlier, check_same, read_earlier, stops_alike
 from rayprune.results.files import default_storage, study_file, study_folder
+from rayprune.results.ignored import make_ignored
 from rayprune.results.outcome import StudySummary, TrialOutcome, TrialStatus
 from rayprune.results.progress import StageProgress, StudyProgress
 from rayprune.results.record import StageRecord
 from rayprune.results.stages import finished_records
+from rayprune.results.statuses import Statuses
 from rayprune.results.storage import read_bytes, write_bytes
-from rayprune.results.table import make_table, read_metadata, read_table, write_table
+from rayprune.results.table import make_table, read_metadata, write_table
 from rayprune.trials import TrialPlan
 
-NOT_YET = "not done when this was written; the same command goes on from here"
+# Between writes of the table, times what a write takes: it grows with the study, and may cost the
+# driver a twentieth of its time.
+REST = 20.0
+
+log = logging.getLogger(__name__)
 
 
 class Recorder:
-    """Writes study.yaml and results.parquet; knows what earlier starts have finished."""
+    """Writes study.yaml and results.parquet; knows what earlier starts have done."""
 
-    def __init__(self, study: Study, trials: Sequence[TrialPlan]) -> None:
+    def __init__(self, study: Study, trials: Sequence[TrialPlan], *, force: bool = False) -> None:
+        """Raises ``ConfigError`` for a folder of another study, unless `force` is to replace it."""
         self.study, self.trials, self.storage = study, tuple(trials), default_storage(study)
         self.folder = study_folder(self.storage, study.name)
         self._records: dict[str, StageRecord] = {}
-        self._written: tuple[TrialStatus, ...] | None = None
-        last = {trial.name: trial.plan[-1].key for trial in trials}
-        done = {key for key in dict.fromkeys(last.values()) if self._find(key)}
-        self.pending = tuple(trial for trial in trials if last[trial.name] not in done)
-        """Trials whose last stage is not done."""
-        finished = [stage for trial in trials if last[trial.name] in done for stage in trial.plan]
-        self.found = {
-            stage.key: StageProgress("done", stage.epochs, self._records[stage.key].metrics)
-            for stage in finished
-            if stage.key in self._records
-        }
+        self._earlier = _read_earlier(self.folder, study, trials, force=force)
+        lasts = {trial.plan[-1].key for trial in trials}
+        done = {key for key in lasts if self._find(key)}
+        self.stopped = _stopped(self._earlier, study, trials, done)
+        """Name -> status of the trials that early stopping gave up before: they stay stopped."""
+        over = {t.name for t in trials if t.plan[-1].key in done} | self.stopped.keys()
+        self.pending = tuple(trial for trial in trials if trial.name not in over)
+        """Trials whose last stage is to be done."""
+        self.found = self._found([trial for trial in trials if trial.name in over])
         """Stages that earlier starts, or other studies, have done for the other trials."""
+        self._statuses = Statuses(trials)
+        self._statuses.update(StudyProgress(self.found, given_up=self.stopped))
+        self._is_behind = True  # the table on disk, behind the statuses
+        self._rest_until_s = 0.0
+        self._complaint = ""
 
     def write_study(self) -> None:
         """Write study.yaml as it was resolved. Raises ``StorageError``."""
+        make_ignored(self.storage, self.folder, f"{self.storage}/stages")
         resolved = self.study.model_copy(update={"storage": self.storage}).model_dump(mode="json")
         content = yaml.safe_dump(resolved, sort_keys=False).encode()
-        if read_bytes(study_file(self.folder)) != content:
-            write_bytes(study_file(self.folder), content)
+        if read_bytes(study_file(self.folder)) == content:
+            return
+        if any(trial.plan[-1].key in self._earlier.stopped for trial in self.pending):
+            # Beside the new study.yaml, the old table would say that they stay stopped.
+            self.write(StudyProgress({}))
+        write_bytes(study_file(self.folder), content)
 
-    def update(self, progress: StudyProgress) -> StudyProgress:
-        """Write the table if a trial has ended since the last time; return all that is known.
+    def update(self, progress: StudyProgress) -> None:
+        """Write the table if a trial has ended, or begun again, since it was written.
 
-        Raises ``StorageError``.
+        Right after a write it waits a little for more; a write that fails is a warning and is tried
+        again the next time. `write` is to have the last word.
         """
-        known = self.known(progress)
-        if self._written != self._statuses(known):
+        if self._statuses.update(progress):
+            self._is_behind = True
+        if not self._is_behind or time.monotonic() < self._rest_until_s:
+            return
+        try:
             self.write(progress)
-        return known
+        except Exception as error:
+            if str(error) != self._complaint:
+                log.warning("the table was not written, the study goes on: %s", error)
+            self._complaint = str(error)
 
     def up_to_date(self) -> pa.Table | None:
-        """The table on disk, if it already says that these trials finished with these stages."""
-        try:
-            table = read_table(self.folder)
-            summary, statuses = read_metadata(table)
-        except ValueError:
+        """The table on disk, if it already says all that there is to say before anything runs."""
+        table = self._earlier.table
+        if table is None:
             return None
-        finished = [TrialStatus(name=trial.name, status="finished") for trial in self.trials]
-        if list(statuses) != finished or summary != self._summary(summary):
-            return None
-        finals = {row["trial"]: row["key"] for row in table.to_pylist() if row["is_final"]}
-        return table if finals == {t.name: t.plan[-1].key for t in self.trials} else None
+        summary, statuses = read_metadata(table)
+        is_same = statuses == self._statuses.all and summary == self._summary(summary)
+        return table if is_same else None
 
     def write(self, progress: StudyProgress) -> pa.Table:
         """Write and return the table. Raises ``StorageError``."""
-        known = self.known(progress)
-        statuses = self._statuses(known)
+        started = time.monotonic()
+        self._statuses.update(progress)
         outcomes = [
             TrialOutcome(
-                **vars(status),
+                **vars(self._statuses.of(trial)),
                 values=trial.values,
                 method=method_name(trial.experiment),
                 seed=trial.experiment.seed,
-                records=self._records_of(trial, known.stages),
+                records=self._records_of(trial),
             )
-            for trial, status in zip(self.trials, statuses, strict=True)
+            for trial in self.trials
         ]
         table = make_table(outcomes, progress.executed_for, self._summary(progress))
         write_table(self.folder, table)
-        self._written = statuses
+        self._is_behind, self._complaint = False, ""
+        now = time.monotonic()
+        self._rest_until_s = now + REST * (now - started)
         return table
 
-    def known(self, progress: StudyProgress) -> StudyProgress:
-        """The progress of this start, and what was found from before."""
-        return StudyProgress(**{**vars(progress), "stages": {**self.found, **progress.stages}})
+    def _found(self, over: Sequence[TrialPlan]) -> dict[str, StageProgress]:
+        """The stages of these trials that are done."""
+        for trial in over:
+            # The manifest of the last one that is done has the records of those before it.
+            any(self._find(stage.key) for stage in reversed(trial.plan))
+        return {
+            stage.key: StageProgress("done", stage.epochs, self._records[stage.key].metrics)
+            for trial in over
+            for stage in trial.plan
+            if stage.key in self._records
+        }
 
-    def _statuses(self, progress: StudyProgress) -> tuple[TrialStatus, ...]:
-        return tuple(_stands(trial, progress) for trial in self.trials)
-
-    def _records_of(
-        self, trial: TrialPlan, stages: Mapping[str, StageProgress]
-    ) -> tuple[StageRecord, ...]:
+    def _records_of(self, trial: TrialPlan) -> tuple[StageRecord, ...]:
         """Records of the stages that are done, in the order of the plan."""
-        done = [s.key for s in trial.plan if s.key in stages and stages[s.key].status == "done"]
+        done = self._statuses.done(trial)
         for key in reversed(done):  # the last one's manifest has the records of those before it
             self._find(key)
         return tuple(self._records[key] for key in done if key in self._records)
@@ -113,26 +141,42 @@ class Recorder:
         return key in self._records
 
     def _summary(self, progress: StudyProgress | StudySummary) -> StudySummary:
-        epochs = count_epochs(trial.plan for trial in self.trials)
         return StudySummary(
             name=self.study.name,
             metric=self.study.search.metric,
             mode=self.study.search.mode,
             searched=tuple(self.trials[0].values),
             executed_epochs=progress.executed_epochs,
-            unique_epochs=epochs.unique,
-            naive_epochs=epochs.naive,
+            unique_epochs=self._epochs.unique,
+            naive_epochs=self._epochs.naive,
         )
 
+    @cached_property
+    def _epochs(self) -> EpochCount:
+        return count_epochs(trial.plan for trial in self.trials)
 
-def _stands(trial: TrialPlan, progress: StudyProgress) -> TrialStatus:
-    states = [progress.stages[s.key] for s in trial.plan if s.key in progress.stages]
-    errors = [state.error for state in states if state.status == "failed"]
-    last = progress.stages.get(trial.plan[-1].key)
-    if last is not None and last.status == "done":
-        return TrialStatus(name=trial.name, status="finished")
-    if errors:
-        return TrialStatus(name=trial.name, status="failed", reason=errors[0] or "")
-    if trial.name in progress.given_up:
-        return progress.given_up[trial.name]
-    return TrialStatus(name=trial.name, status="unfinished", reason=NOT_YET)
+
+def _read_earlier(
+    folder: str, study: Study, trials: Sequence[TrialPlan], *, force: bool
+) -> Earlier:
+    earlier = read_earlier(folder)
+    try:
+        check_same(folder, earlier.study, study, trials)
+    except ConfigError:
+        if not force:
+            raise
+        return Earlier(stopped=earlier.stopped)
+    return earlier
+
+
+def _stopped(
+    earlier: Earlier, study: Study, trials: Sequence[TrialPlan], done: set[str]
+) -> dict[str, TrialStatus]:
+    if not stops_alike(earlier.study, study):
+        return {}
+    lasts = {trial.name: trial.plan[-1].key for trial in trials}
+    return {
+        name: replace(earlier.stopped[key], name=name)
+        for name, key in lasts.items()
+        if key in earlier.stopped and key not in done
+    }

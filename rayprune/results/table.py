@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from typing import Any
 
 import pyarrow as pa
@@ -29,7 +29,8 @@ def make_table(
     rows = [row for outcome in outcomes for row in _rows(outcome, executed_for)]
     names = dict.fromkeys(name for row in rows for name in row)
     table = pa.table({name: _column([row.get(name) for row in rows]) for name in names})
-    trials = [{"name": o.name, "status": o.status, "reason": o.reason} for o in outcomes]
+    status_fields = [field.name for field in fields(TrialStatus)]
+    trials = [{name: getattr(o, name) for name in status_fields} for o in outcomes]
     return table.replace_schema_metadata(
         {TABLE_KEY: json.dumps({**asdict(summary), "trials": trials}).encode()}
     )
@@ -79,9 +80,9 @@ def _rows(outcome: TrialOutcome, executed_for: Mapping[str, str]) -> list[dict[s
     rows = []
     whole = [record for record in outcome.records if record.part_of is None]
     for record in outcome.records:
-        fields = record_to_json(record)
-        metrics = fields.pop("metrics")
-        fields["emptied_layers"] = ", ".join(record.emptied_layers)
+        columns = record_to_json(record)
+        metrics = columns.pop("metrics")
+        columns["emptied_layers"] = ", ".join(record.emptied_layers)
         before = sum(r.epochs for r in whole if r.cycle < record.cycle)
         row = {
             "trial": outcome.name,
@@ -91,7 +92,7 @@ def _rows(outcome: TrialOutcome, executed_for: Mapping[str, str]) -> list[dict[s
             "executed": executed_for.get(record.key) == outcome.name,
             "total_epochs": before + record.epochs,
         }
-        rows.append({**row, **fields, **metrics, "seed": outcome.seed, **outcome.values})
+        rows.append({**row, **columns, **metrics, "seed": outcome.seed, **outcome.values})
     return rows
 
 

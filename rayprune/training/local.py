@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
 
 import pyarrow as pa
 
 from rayprune.config import Study
-from rayprune.plan import Stage
 from rayprune.results.files import default_storage
-from rayprune.results.progress import StageProgress, StudyProgress
+from rayprune.results.progress import Changes, ProgressLog, StageProgress, StudyProgress
 from rayprune.results.recorder import Recorder
 from rayprune.results.stages import finished_records
 from rayprune.results.storage import StorageError
@@ -19,8 +16,6 @@ from rayprune.training.run import failure_message, run_plan
 from rayprune.training.stage import EpochReport
 from rayprune.training.worker import Worker, broadcast, local_worker, training_process
 from rayprune.trials import TrialPlan
-
-log = logging.getLogger(__name__)
 
 
 def run_local(
@@ -55,46 +50,56 @@ class _Journal:
 
     def __init__(self, recorder: Recorder, on_progress: Callable[[StudyProgress], None]) -> None:
         self._recorder, self._on_progress = recorder, on_progress
-        self.progress = StudyProgress({})
+        self._log = ProgressLog(recorder.found, recorder.stopped)
+        self._version = self._executed_epochs = 0
+
+    @property
+    def progress(self) -> StudyProgress:
+        return self._log.progress
 
     def epoch_done(self, report: EpochReport, trial: str) -> None:
-        stage, done = report.stage, report.epochs_done
+        key, done = report.stage.key, report.epochs_done
+        self._executed_epochs += 1
         state = StageProgress("running", done, report.metrics, report.images_per_second)
-        self._set(stage, state)
-        executed_for = {**self.progress.executed_for, stage.key: trial}
-        executed = self.progress.executed_epochs + 1
-        self.progress = replace(self.progress, executed_for=executed_for, executed_epochs=executed)
-        self._tell()
+        self._tell({key: state}, {key: trial})
 
     def trial_done(self, trial: TrialPlan) -> None:
-        for stage in trial.plan:
-            records = finished_records(self._recorder.storage, stage.key)
-            if records is not None:
-                self._set(stage, StageProgress("done", stage.epochs, records[-1].metrics))
-        self._tell()
+        self._tell(self._finished(trial))
 
     def trial_failed(self, trial: TrialPlan, error: str) -> None:
         """Its first stage that is not done is the one that cannot be done."""
-        self.trial_done(trial)
-        stages = self.progress.stages
-        not_done = [s for s in trial.plan if s.key not in stages or stages[s.key].status != "done"]
-        self._set(not_done[0], StageProgress("failed", error=error))
-        self._tell()
+        stages = self._finished(trial)
+        not_done = next((s.key for s in trial.plan if s.key not in stages), trial.plan[-1].key)
+        self._tell({**stages, not_done: StageProgress("failed", error=error)})
 
     def has_failed(self, trial: TrialPlan) -> bool:
         """Whether a stage that it shares with an earlier trial cannot be done."""
-        states = (self.progress.stages.get(stage.key) for stage in trial.plan)
+        known = self._log.progress.stages
+        states = (known.get(stage.key) for stage in trial.plan)
         return any(state is not None and state.status == "failed" for state in states)
 
-    def _tell(self) -> None:
-        try:
-            self._on_progress(self._recorder.update(self.progress))
-        except StorageError as error:  # tried again after the next epoch, and at the end
-            log.warning("progress was not written, the study goes on: %s", error)
+    def _finished(self, trial: TrialPlan) -> dict[str, StageProgress]:
+        stages = {}
+        for stage in trial.plan:
+            records = finished_records(self._recorder.storage, stage.key)
+            if records is not None:
+                stages[stage.key] = StageProgress("done", stage.epochs, records[-1].metrics)
+        return stages
 
-    def _set(self, stage: Stage, state: StageProgress) -> None:
-        stages = {**self.progress.stages, stage.key: state}
-        self.progress = replace(self.progress, stages=stages)
+    def _tell(
+        self, stages: Mapping[str, StageProgress], executed_for: Mapping[str, str] | None = None
+    ) -> None:
+        self._version += 1
+        changes = Changes(
+            ledger="this process",
+            version=self._version,
+            stages=stages,
+            executed_for=executed_for or {},
+            executed_epochs=self._executed_epochs,
+        )
+        progress = self._log.take(changes)
+        self._recorder.update(progress)
+        self._on_progress(progress)
 
 
 def _run_trial(trial: TrialPlan, worker: Worker, storage: str, journal: _Journal | None) -> None:

@@ -1,5 +1,7 @@
 """What is on disk is true at any time: finished, failed, stopped or unfinished, and why."""
 
+from dataclasses import replace
+
 import pytest
 import yaml
 from made_records import record
@@ -7,10 +9,17 @@ from made_records import record
 from rayprune.config import Study, load_study
 from rayprune.results.outcome import TrialStatus
 from rayprune.results.progress import StageProgress, StudyProgress
-from rayprune.results.recorder import NOT_YET, Recorder
+from rayprune.results.recorder import Recorder
 from rayprune.results.stages import save_stage
+from rayprune.results.statuses import NOT_YET
 from rayprune.results.table import read_metadata, read_table
 from rayprune.trials import make_trials
+
+
+@pytest.fixture(autouse=True)
+def _no_rest(monkeypatch):
+    monkeypatch.setattr("rayprune.results.recorder.REST", 0.0)
+
 
 DONE = StageProgress("done", 2, {"val_accuracy": 0.5})
 
@@ -65,11 +74,12 @@ def test_every_end_has_its_status_and_reason(study):
     stages[trials[1].plan[1].key] = StageProgress("failed", error="it diverged")
     recorder.update(StudyProgress(stages, given_up={"2": gone}))
     _, found = read_metadata(read_table(recorder.folder))
+    keys = [trial.plan[-1].key for trial in trials]
     assert found == (
-        TrialStatus(name="0", status="finished"),
-        TrialStatus(name="1", status="failed", reason="it diverged"),
-        gone,
-        TrialStatus(name="3", status="unfinished", reason=NOT_YET),
+        TrialStatus(name="0", status="finished", key=keys[0]),
+        TrialStatus(name="1", status="failed", reason="it diverged", key=keys[1]),
+        replace(gone, key=keys[2]),
+        TrialStatus(name="3", status="unfinished", reason=NOT_YET, key=keys[3]),
     )
 
 
@@ -89,9 +99,7 @@ def test_what_was_finished_before_is_not_pending(study):
     keep_all(study, trials[:2])
     recorder = Recorder(study, trials)
     assert [trial.name for trial in recorder.pending] == ["2", "3"]
-    assert recorder.known(StudyProgress({})).stages.keys() == {
-        stage.key for trial in trials[:2] for stage in trial.plan
-    }
+    assert recorder.found.keys() == {stage.key for trial in trials[:2] for stage in trial.plan}
 
 
 def test_a_finished_study_is_up_to_date_until_it_changes(study):

@@ -1,0 +1,124 @@
+"""What an earlier start of a study left in its folder, and whether this is the same study."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyarrow as pa
+
+from rayprune.config import ConfigError, Study
+from rayprune.config.messages import validated
+from rayprune.config.yaml_reader import read_yaml
+from rayprune.results.files import study_file, table_file
+from rayprune.results.outcome import TrialStatus
+from rayprune.results.storage import modified, read_bytes
+from rayprune.results.table import read_metadata, read_table
+from rayprune.trials import TrialPlan, make_trials
+
+MAX_LINES = 12  # of differences between two studies
+MAX_LETTERS = 60  # of a value in such a line
+SEARCHED = {"space", "spaces", "num_samples", "seeds"}  # what of a search decides on its trials
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Earlier:
+    """What an earlier start left; empty if there was none, or nothing that can be read."""
+
+    study: Study | None = None
+    table: pa.Table | None = None
+    stopped: Mapping[str, TrialStatus] = field(default_factory=dict)
+    """Key of the last stage -> status of each trial that early stopping gave up."""
+
+
+def read_earlier(folder: str) -> Earlier:
+    """What lies in a study's folder; a warning names what is damaged. Raises ``StorageError``."""
+    study = read_earlier_study(folder)
+    if modified(table_file(folder)) is None:
+        return Earlier(study)
+    try:
+        table = read_table(folder)
+        _, statuses = read_metadata(table)
+    except ValueError as error:
+        log.warning("%s is made anew: %s", table_file(folder), error)
+        return Earlier(study)
+    return Earlier(study, table, {s.key: s for s in statuses if s.status == "stopped" and s.key})
+
+
+def read_earlier_study(folder: str) -> Study | None:
+    """The study that a folder is of, or None if it does not say. Raises ``StorageError``."""
+    content = read_bytes(study_file(folder))
+    if content is None:
+        return None
+    try:
+        return validated(Study, read_yaml(content.decode()))
+    except ValueError as error:
+        log.warning("%s is made anew, it cannot be read: %s", study_file(folder), error)
+        return None
+
+
+def check_same(
+    folder: str, earlier: Study | None, study: Study, trials: Sequence[TrialPlan]
+) -> None:
+    """A study that goes on has every trial that it had, and may have more.
+
+    Raises ``ConfigError`` with the fields that differ.
+    """
+    if earlier is None or _fields(earlier) == _fields(study):
+        return
+    try:
+        before = [trial.plan[-1].key for trial in make_trials(earlier)]
+    except ValueError as error:
+        log.warning("%s is made anew, it cannot be run: %s", study_file(folder), error)
+        return
+    keys = {trial.plan[-1].key for trial in trials}
+    lacking = sum(key not in keys for key in before)
+    if lacking:
+        raise ConfigError(
+            f"study {study.name} in {folder} is another study: "
+            f"{lacking} of its {len(before)} trials are not in this one\n"
+            + "\n".join(_differences(_fields(earlier), _fields(study)))
+            + "\nTake another name (name=…), or --force (in Python force=True), which replaces its "
+            "table. Finished stages are kept and shared in any case"
+        )
+
+
+def stops_alike(earlier: Study | None, study: Study) -> bool:
+    """Whether both stop trials early by the same rule, so that what one stopped stays stopped."""
+    if earlier is None:
+        return False
+    rules = [(s.search.early_stop, s.search.metric) for s in (earlier, study)]
+    return rules[0] == rules[1]
+
+
+def _fields(study: Study) -> dict[str, Any]:
+    """Dotted path -> value of all fields that decide what a study's trials are."""
+    include = {"experiment": True, "search": SEARCHED}
+    return _flat(study.model_dump(mode="json", include=include))  # type: ignore[arg-type]
+
+
+def _flat(raw: Any, path: str = "") -> dict[str, Any]:
+    """Dotted path -> value; what is not given is left out."""
+    if isinstance(raw, list) and any(isinstance(value, dict) for value in raw):
+        raw = {str(number): value for number, value in enumerate(raw)}
+    if not isinstance(raw, dict):
+        return {} if raw is None else {path: raw}
+    inner = (_flat(value, f"{path}.{key}" if path else key) for key, value in raw.items())
+    return {path: value for fields in inner for path, value in fields.items()}
+
+
+def _differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
+    paths = [path for path in {**there, **here} if there.get(path) != here.get(path)]
+    lines = [f"{p}: {_text(there.get(p))} there, {_text(here.get(p))} here" for p in paths]
+    if len(lines) > MAX_LINES:
+        lines[MAX_LINES:] = [f"… and {len(lines) - MAX_LINES} more fields"]
+    return lines
+
+
+def _text(value: Any) -> str:
+    text = "nothing" if value is None else str(value)
+    return text if len(text) <= MAX_LETTERS else f"{text[: MAX_LETTERS - 1]}…"
