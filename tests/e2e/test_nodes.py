@@ -188,4 +188,4 @@ def test_a_folder_that_the_nodes_do_not_share_is_named_before_the_first_epoch(
     output = start(study({"slots": 1})).finish(1, 2)
     assert str(storage) in output
     assert ray.util.get_node_ip_address() in output
-    assert ", epoch 1/" not in output
+    assert ", epoch " not in output
