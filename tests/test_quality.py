@@ -29,6 +29,9 @@ LINES = [
 ]
 MAY_IMPORT_RAY = {"distributed"}
 
+# Reading with these runs what a file says. Results, weights and studies come from other people.
+RUN_WHAT_THEY_READ = {"pickle", "_pickle", "cloudpickle", "dill", "shelve", "marshal", "joblib"}
+
 
 @pytest.mark.parametrize(
     "command",
@@ -98,6 +101,67 @@ def test_only_the_distributed_folder_knows_ray():
         if name.split(".")[0] == "ray" and part not in MAY_IMPORT_RAY
     ]
     assert not wrong
+
+
+def test_no_module_unpickles():
+    wrong = [
+        f"{file} imports {name}"
+        for _, file, name in imports()
+        if RUN_WHAT_THEY_READ & set(name.split("."))
+    ]
+    assert not wrong
+
+
+def test_nothing_that_is_read_is_run():
+    wrong = [
+        f"{file.relative_to(PACKAGE)}:{call.lineno} calls {ast.unparse(call)}"
+        for file in PACKAGE.rglob("*.py")
+        for call in ast.walk(ast.parse(file.read_text()))
+        if isinstance(call, ast.Call) and runs_what_it_reads(call)
+    ]
+    assert not wrong
+
+
+def runs_what_it_reads(call):
+    name = ast.unparse(call.func)
+    options = {option.arg: ast.unparse(option.value) for option in call.keywords}
+    positional = [ast.unparse(argument) for argument in call.args]
+    if name in ("eval", "exec", "compile"):
+        return True
+    if name in ("yaml.load", "yaml.load_all"):
+        # Ours is made of PyYAML's safe one.
+        return not {*positional[1:], options.get("Loader")} & {"_Loader", "yaml.SafeLoader"}
+    if name.startswith("yaml."):
+        return "unsafe" in name or "full_load" in name
+    if name == "torch.load":
+        return options.get("weights_only") != "True"
+    if name in ("np.load", "numpy.load"):
+        return options.get("allow_pickle", "False") != "False"
+    # A tuner or a trainer is restored by unpickling its folder.
+    return name.split(".")[-1] in ("restore", "read_pickle")
+
+
+@pytest.mark.parametrize(
+    ("line", "is_found"),
+    [
+        ("eval(text)", True),
+        ("model.eval()", False),
+        ("torch.load(file)", True),
+        ("torch.load(file, weights_only=False)", True),
+        ("torch.load(file, weights_only=True)", False),
+        ("np.load(file, allow_pickle=True)", True),
+        ("np.load(file)", False),
+        ("yaml.load(text, yaml.Loader)", True),
+        ("yaml.load(text, Loader=yaml.SafeLoader)", False),
+        ("yaml.unsafe_load(text)", True),
+        ("yaml.safe_load(text)", False),
+        ("tune.Tuner.restore(folder, trainable)", True),
+        ("pandas.read_pickle(file)", True),
+    ],
+)
+def test_what_runs_a_file_is_found(line, is_found):
+    (call,) = [node for node in ast.walk(ast.parse(line)) if isinstance(node, ast.Call)]
+    assert runs_what_it_reads(call) == is_found
 
 
 @pytest.mark.parametrize(

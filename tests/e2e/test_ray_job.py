@@ -4,8 +4,6 @@ import json
 import os
 import re
 import shutil
-import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -13,11 +11,11 @@ import time
 import urllib.error
 import urllib.request
 import uuid
-from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from ray_nodes import end_processes, free_ports
 from safetensors import safe_open
 
 from rayprune.results.files import best_folder, report_file, study_folder
@@ -120,17 +118,9 @@ def head(tmp_path_factory):
         wait_for(running, process, home / "head.log")
         yield running
     finally:
-        end_processes_of(home)
+        end_processes("HOME", str(home))
         process.wait()
         shutil.rmtree(ray_folder, ignore_errors=True)
-
-
-def free_ports(count: int) -> list[int]:
-    with ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
 
 
 def wait_for(head: Head, process: subprocess.Popen, log: Path) -> None:
@@ -142,18 +132,6 @@ def wait_for(head: Head, process: subprocess.Popen, log: Path) -> None:
         except OSError:
             time.sleep(0.2)  # nothing listens yet
     pytest.fail(f"the head did not start:\n{log.read_text()}")
-
-
-def end_processes_of(home: Path) -> None:
-    """End what runs in this home: the head, and all that it has started.
-
-    Asked kindly, a head waits half a minute for an actor that Ray Train leaves behind.
-    """
-    mark = f"HOME={home}\0".encode()
-    for folder in Path("/proc").glob("[0-9]*"):
-        with suppress(OSError):  # it has ended meanwhile, or is not ours
-            if mark in (folder / "environ").read_bytes():
-                os.kill(int(folder.name), signal.SIGKILL)
 
 
 def test_a_job_runs_a_study(head, tmp_path):

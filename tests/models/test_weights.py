@@ -75,7 +75,7 @@ def test_another_network_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("suffix", [".safetensors", ".pt"])
-@pytest.mark.parametrize("content", [b"", b"no weights" * 50])
+@pytest.mark.parametrize("content", [b"", b"hello", b"no weights" * 50])
 def test_a_file_that_holds_no_weights_is_refused(
     suffix: str, content: bytes, tmp_path: Path
 ) -> None:
