@@ -7,7 +7,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -26,9 +26,11 @@ from rayprune.results.files import (
     provenance_file,
     report_file,
     storage_of,
+    study_lease_file,
     study_folder,
     table_file,
 )
+from rayprune.results.lease import held
 from rayprune.results.outcome import TrialStatus
 from rayprune.results.progress import ProgressLog, StudyProgress
 from rayprune.results.recorder import Recorder
@@ -43,6 +45,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 OnProgress = Callable[[StudyProgress], None]
+OnResults = Callable[["Results"], None]
 
 
 @dataclass(frozen=True)
@@ -118,22 +121,31 @@ def run(
     ray: bool = True,
     force: bool = False,
     on_progress: OnProgress | None = None,
+    on_results: OnResults | None = None,
 ) -> Results:
     """Run every trial of a study that is not finished, and open its results.
 
     Stages that trials share run once; what an earlier start has finished is not run again. With
     `ray` the study runs on the Ray that this process is connected to, else on the cluster of
     RAY_ADDRESS or on a Ray that is started here and ended again; without, in this process, one
-    trial after the other, or on torchrun's ranks. `on_progress` hears of progress.
+    trial after the other, or on torchrun's ranks. `on_progress` hears of progress, and `on_results`
+    of the results as soon as they are written, before a Ray that was started here is ended.
 
     A study that has results already may have grown, by seeds or values; those of another study
     are replaced with `force` alone. A trial that fails does so alone: see ``Results.trials``. Raises
     ``ConfigError`` for a study that cannot be run as it is written, or whose folder is another's,
-    ``StorageError`` when results cannot be written.
+    ``LeaseHeldError`` for one that is run already, ``StorageError`` when results cannot be written.
     """
     trials = make_trials(study)
     with _environment_restored():
-        return _run(study, trials, ray=ray, force=force, on_progress=_harmless(on_progress))
+        return _run(
+            study,
+            trials,
+            ray=ray,
+            force=force,
+            on_progress=_harmless(on_progress),
+            on_results=on_results or (lambda results: None),
+        )
 
 
 def is_first_rank() -> bool:
@@ -142,17 +154,29 @@ def is_first_rank() -> bool:
 
 
 def _run(
-    study: Study, trials: Sequence[TrialPlan], *, ray: bool, force: bool, on_progress: OnProgress
+    study: Study,
+    trials: Sequence[TrialPlan],
+    *,
+    ray: bool,
+    force: bool,
+    on_progress: OnProgress,
+    on_results: OnResults,
 ) -> Results:
-    is_first = ray or is_first_rank()
-    recorder = Recorder(study, trials, force=force) if is_first else None
-    if recorder is None or recorder.pending:  # what is finished needs neither data nor workers
+    folder = study_folder(default_storage(study), study.name)
+    recorder = Recorder(study, trials, force=force) if ray or is_first_rank() else None
+    has_work = recorder is None or bool(recorder.pending)
+    if has_work:  # what is finished needs neither data nor workers
         check(study, trials, ray=ray)
-    table = _run_pending(study, trials, recorder, ray, on_progress)
-    results = Results(study_folder(default_storage(study), study.name), table)
-    if is_first:
-        _ship(results, trials)
-    return results
+
+    def keep(table: pa.Table) -> Results:
+        results = Results(folder, table)
+        if recorder is not None:
+            _ship(results, trials)
+            on_results(results)
+        return results
+
+    with held(study_lease_file(folder), folder) if recorder and has_work else nullcontext():
+        return _run_pending(study, trials, recorder, ray, on_progress, keep)
 
 
 def open_results(folder: str | Path) -> Results:
@@ -200,21 +224,22 @@ def _run_pending(
     recorder: Recorder | None,
     ray: bool,
     on_progress: OnProgress,
-) -> pa.Table:
+    keep: Callable[[pa.Table], Results],
+) -> Results:
     """Run what is left; `recorder` is None on all of torchrun's ranks but the first."""
     # Ray and torch are seconds of import: not for a study that is finished, or wrong.
     in_group = not ray and int(os.environ.get("WORLD_SIZE", 1)) > 1  # its ranks end together
     if recorder is not None and not recorder.pending and not in_group:
         recorder.write_study()
         on_progress(ProgressLog(recorder.found, recorder.stopped).progress)
-        return recorder.up_to_date() or recorder.write(StudyProgress({}))
+        return keep(recorder.up_to_date() or recorder.write(StudyProgress({})))
     if recorder is not None and ray:
         from rayprune.distributed.search import search
 
-        return search(recorder, on_progress)
+        return search(recorder, on_progress, keep)
     from rayprune.training.local import run_local
 
-    return run_local(study, trials, recorder, on_progress)
+    return keep(run_local(study, trials, recorder, on_progress))
 
 
 def check(study: Study, trials: Sequence[TrialPlan], *, ray: bool = True) -> None:

@@ -13,6 +13,7 @@ from contextlib import ExitStack, contextmanager, redirect_stdout
 from typing import Any, TextIO
 
 import ray
+from ray.tune.error import TuneError
 
 LOGGERS = ("ray", "ray.train", "ray.tune", "ray.data")
 
@@ -44,13 +45,18 @@ class WithoutWorkerCounts(io.TextIOBase):
         return self._target.fileno()
 
 
+class RayStoppedError(OSError):
+    """Ray itself ended, or cannot be reached; what is finished lies in the storage."""
+
+
 @contextmanager
 def connected() -> Iterator[bool]:
     """A Ray that this process is connected to, and whether the connection ends with the context.
 
     It stays if the process was connected before; else it is the cluster of RAY_ADDRESS, or a new
     Ray on this machine, and the connection ends with the context. Ray is quiet inside; loggers,
-    standard output and signal handlers are as before afterwards.
+    standard output and signal handlers are as before afterwards. Raises ``RayStoppedError`` where
+    Ray fails inside.
     """
     is_ours = not ray.is_initialized()
     with ExitStack() as stack:
@@ -73,7 +79,14 @@ def connected() -> Iterator[bool]:
             for number, handler in handlers.items():
                 if callable(handler):  # Ray puts its own in the place of the caller's
                     signal.signal(number, handler)
-        yield is_ours
+        try:
+            yield is_ours
+        except (ray.exceptions.RayError, TuneError) as error:
+            reason = str(error).strip().split("\n")[0]
+            raise RayStoppedError(
+                f"Ray stopped ({reason}): the same command goes on from here. Ray's own log is in "
+                f"{ray.worker.global_worker.node.get_logs_dir_path()}"
+            ) from error
 
 
 @contextmanager

@@ -7,7 +7,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import pyarrow as pa
 import ray
@@ -30,6 +30,8 @@ from rayprune.results.progress import Changes, ProgressLog, StudyProgress
 from rayprune.results.recorder import Recorder
 from rayprune.trials import TrialPlan
 
+Kept = TypeVar("Kept")
+
 WATCH_EVERY_S = 0.5
 TRIAL_DEATHS = 8  # how often the process of a trial, which only waits, is started again
 
@@ -39,13 +41,13 @@ log = logging.getLogger(__name__)
 def search(
     recorder: Recorder,
     on_progress: Callable[[StudyProgress], None],
-    on_table: Callable[[pa.Table], None],
-) -> None:
-    """Run the trials of a study that are not finished.
+    keep: Callable[[pa.Table], Kept],
+) -> Kept:
+    """Run the trials of a study that are not finished; return what `keep` makes of its table.
 
     `on_progress` is called twice a second. The table is written whenever a trial ends, so nothing
-    finished is lost; `on_table` has the last one, before anything is shut down. Raises
-    ``StorageError`` when the storage cannot be written.
+    finished is lost; `keep` has the last one before anything is shut down. Raises ``StorageError``
+    when the storage cannot be written, ``RayStoppedError``.
     """
     study = recorder.study
     recorder.write_study()
@@ -80,13 +82,14 @@ def search(
                 ray.get(ledger.close.remote())
             watch()  # the last word on every trial
             watch()
-            on_table(recorder.write(progress.progress))
+            kept = keep(recorder.write(progress.progress))
         except BaseException:
             slots.kill()
             recorder.write(progress.progress)  # what is unfinished now says so
             raise
         if not is_ours:
             slots.end()
+        return kept
 
 
 def _trials(recorder: Recorder) -> Sequence[TrialPlan]:
@@ -135,7 +138,7 @@ def _replays(
 ) -> Mapping[str, Sequence[Mapping[str, float]]]:
     """What stopped trials reported, as they reported it."""
     return {
-        name: [{metric: value, RETRAIN_EPOCHS: n} for n, value in status.reported.items()]
+        name: [{metric: value, RETRAIN_EPOCHS: epochs} for epochs, value in status.reported]
         for name, status in stopped.items()
     }
 
@@ -180,7 +183,9 @@ class _Watch:
         try:
             asking = self._ledger.changes.remote(self._known.ledger, self._known.version)
             self._known = ray.get(asking)
-            self._on_progress(self._recorder.update(self._progress.take(self._known)))
+            progress = self._progress.take(self._known)
+            self._recorder.update(progress)
+            self._on_progress(progress)
         except Exception as error:  # what only informs does not end a study
             complaint = f"progress was not written, the study goes on: {error}"
             if complaint != self._complaint:

@@ -98,6 +98,6 @@ class Withdraw(tune.Callback):
                 status=status,
                 reason=reason,
                 key=self._keys[name],
-                reported=self._reported.pop(name, {}),
+                reported=tuple(self._reported.pop(name, {}).items()),
             )
         )

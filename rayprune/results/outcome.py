@@ -23,6 +23,9 @@ class TrialStatus:
     """Why it failed, stopped or is unfinished; empty for a finished trial."""
     key: str = ""
     """Of the last stage of its plan: names may be given anew as a study grows, keys are not."""
+    reported: tuple[tuple[int, float], ...] = ()
+    """Of a stopped trial: epochs of retraining, and what the searched metric was after them. Trials
+    of a later start are compared with it."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -68,12 +68,16 @@ def read_metadata(table: pa.Table) -> tuple[StudySummary, tuple[TrialStatus, ...
         raw = json.loads((table.schema.metadata or {})[TABLE_KEY])
         trials = raw.pop("trials")
         summary = StudySummary(**{**raw, "searched": tuple(raw["searched"])})
-        statuses = tuple(TrialStatus(**trial) for trial in trials)
+        statuses = tuple(_status(**trial) for trial in trials)
     except (KeyError, TypeError, ValueError):
         raise ValueError(
             "the table carries no summary of a study: not written by this version of rayprune"
         ) from None
     return summary, statuses
+
+
+def _status(*, reported: Sequence[Sequence[float]], **fields: Any) -> TrialStatus:
+    return TrialStatus(**fields, reported=tuple((int(n), value) for n, value in reported))
 
 
 def _rows(outcome: TrialOutcome, executed_for: Mapping[str, str]) -> list[dict[str, Any]]:
