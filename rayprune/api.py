@@ -26,8 +26,8 @@ from rayprune.results.files import (
     provenance_file,
     report_file,
     storage_of,
-    study_lease_file,
     study_folder,
+    study_lease_file,
     table_file,
 )
 from rayprune.results.lease import held
@@ -132,8 +132,9 @@ def run(
     of the results as soon as they are written, before a Ray that was started here is ended.
 
     A study that has results already may have grown, by seeds or values; those of another study
-    are replaced with `force` alone. A trial that fails does so alone: see ``Results.trials``. Raises
-    ``ConfigError`` for a study that cannot be run as it is written, or whose folder is another's,
+    are replaced with `force` alone. A trial that fails does so alone: see ``Results.trials``.
+
+    Raises ``ConfigError`` for a study that cannot be run as written, or whose folder is another's,
     ``LeaseHeldError`` for one that is run already, ``StorageError`` when results cannot be written.
     """
     trials = make_trials(study)

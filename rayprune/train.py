@@ -1,14 +1,15 @@
 """Run one experiment: python -m rayprune.train EXPERIMENT [field.path=value ...] [--local]
 
 EXPERIMENT is a YAML file of a study or of an experiment alone; its search is left out. --local runs
-without Ray in this process; torchrun -m rayprune.train EXPERIMENT runs without Ray on its ranks. --force
-replaces the results of another study of the same name.
+without Ray in this process; torchrun -m rayprune.train EXPERIMENT runs without Ray on its ranks.
+--force replaces the results of another study of the same name.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import sys
 from collections.abc import Sequence
 
@@ -18,6 +19,7 @@ from rayprune.tune import add_force, complain, prepare_process, run_and_print
 
 def main(arguments: Sequence[str] | None = None, *, prog: str = "python -m rayprune.train") -> int:
     """Return 0, 1 if the experiment failed, 2 for invalid input, 130 after Ctrl-C."""
+    arguments = sys.argv[1:] if arguments is None else arguments
     options = _parser(prog).parse_intermixed_args(arguments)
     prepare_process()
     try:
@@ -26,7 +28,8 @@ def main(arguments: Sequence[str] | None = None, *, prog: str = "python -m raypr
         return complain(error)
     # torchrun's ranks are a group already.
     ray = not options.local and "TORCHELASTIC_RUN_ID" not in os.environ
-    return run_and_print(study, ray=ray, force=options.force)
+    command = f"{prog} {shlex.join(arguments)}"
+    return run_and_print(study, command, ray=ray, force=options.force)
 
 
 def _parser(prog: str) -> argparse.ArgumentParser:

@@ -8,8 +8,12 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
 from rayprune.config import load_study
@@ -19,11 +23,12 @@ if TYPE_CHECKING:
     from rayprune.config import Study
 
 
-INTERRUPTED = 130  # what a shell says of a command that Ctrl-C ended
+INTERRUPTED, TERMINATED = 130, 143  # what a shell says of a command that a signal ended
 
 
 def main(arguments: Sequence[str] | None = None, *, prog: str = "python -m rayprune.tune") -> int:
     """Return 0, 1 if a trial failed or is unfinished, 2 for invalid input, 130 after Ctrl-C."""
+    arguments = sys.argv[1:] if arguments is None else arguments
     options = _parser(prog).parse_intermixed_args(arguments)
     words = list(options.words)
     path = words.pop(0) if words and "=" not in words[0] else None
@@ -34,7 +39,8 @@ def main(arguments: Sequence[str] | None = None, *, prog: str = "python -m raypr
         return complain(error)
     if options.dry_run:
         return dry_run(study, force=options.force)
-    return run_and_print(study, ray=not options.local, force=options.force)
+    command = f"{prog} {shlex.join(arguments)}".strip()
+    return run_and_print(study, command, ray=not options.local, force=options.force)
 
 
 def dry_run(study: Study, *, force: bool = False) -> int:
@@ -55,8 +61,24 @@ def dry_run(study: Study, *, force: bool = False) -> int:
     return 0
 
 
-def run_and_print(study: Study, *, ray: bool, force: bool = False) -> int:
-    """Run a study, show its progress, write the report and print what came out."""
+def run_and_print(study: Study, command: str, *, ray: bool, force: bool = False) -> int:
+    """Run a study, show its progress, write the report and print what came out.
+
+    `command` is what the user wrote, to be written again.
+    """
+    try:
+        with _sigterm_as_ctrl_c():
+            return _run_and_print(study, ray=ray, force=force)
+    except ValueError as error:
+        return complain(error)
+    except OSError as error:
+        return complain(error, 1)
+    except KeyboardInterrupt as stop:
+        print(f"\ninterrupted; to go on from here: {command}", file=sys.stderr)
+        return TERMINATED if isinstance(stop, Terminated) else INTERRUPTED
+
+
+def _run_and_print(study: Study, *, ray: bool, force: bool) -> int:
     from rayprune.api import is_first_rank, run
     from rayprune.console import open_console
     from rayprune.console.progress import ProgressView
@@ -64,21 +86,37 @@ def run_and_print(study: Study, *, ray: bool, force: bool = False) -> int:
     from rayprune.trials import make_trials
 
     console = open_console(quiet=not (ray or is_first_rank()))
-    try:
-        with ProgressView(console, make_trials(study), study.search.metric) as view:
-            results = run(study, ray=ray, force=force, on_progress=view)
-        if ray or is_first_rank():
+    with ExitStack() as stack:
+        view = ProgressView(console, make_trials(study), study.search.metric)
+        stack.enter_context(view)
+
+        def show(results: Results) -> None:  # before Ray ends, which may take a while, or fail
+            stack.close()
             _write_report(results)
             print_summary(console, results.comparison)
             print_files(console, results.folder)
-        return 1 if results.errors else 0
-    except ValueError as error:
-        return complain(error)
-    except OSError as error:
-        return complain(error, 1)
-    except KeyboardInterrupt:
-        print("interrupted: the same command goes on from here", file=sys.stderr)
-        return INTERRUPTED
+
+        results = run(study, ray=ray, force=force, on_progress=view, on_results=show)
+    return 1 if results.errors else 0
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, as ``ray job stop`` sends it, ends a study as Ctrl-C does."""
+
+
+@contextmanager
+def _sigterm_as_ctrl_c() -> Iterator[None]:
+    def stop(number: int, frame: object) -> None:
+        raise Terminated
+
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread may set handlers
+        return
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _write_report(results: Results) -> None:
