@@ -19,7 +19,7 @@ from rayprune.trials import TrialPlan
 POLL_S = 5.0  # how long a question to the ledger is held open before it is asked again
 TICK_S = 1.0
 AGREE_S = 20.0  # how long a rank that met a mistake waits for the others to meet it as well
-WORK = ""  # what slots wait for; trials wait for the key of a stage
+WORK, PLANS = "work", "plans"  # what is waited for, besides keys of stages
 MAX_WAITING = 10_000  # questions that are held open at the same time
 
 
@@ -35,16 +35,14 @@ class News:
 class LedgerActor:
     """A ledger that is asked from everywhere, and wakes who waits for news.
 
-    When its process dies, it is started again with the same plans: trials submit theirs again,
-    slots join again, and what is finished is found in the storage.
+    When its process dies, it is started again: the driver tells it the plans, trials submit theirs,
+    slots join, and what is finished is found in the storage.
     """
 
-    def __init__(
-        self, storage: str, trials: Sequence[TrialPlan], tags: Sequence[int], max_failures: int
-    ) -> None:
+    def __init__(self, storage: str, tags: Sequence[int], max_failures: int) -> None:
         self._ledger = Ledger(len(tags), max_failures)
         self._storage, self._tags = storage, tags
-        self._trials = {trial.name: trial for trial in trials}
+        self._trials: dict[str, TrialPlan] = {}
         self._waiting: dict[str, set[asyncio.Future[None]]] = {}
         self._told = 0  # version of the ledger that all who wait have heard of
         self._first_epoch = asyncio.Event()
@@ -52,9 +50,17 @@ class LedgerActor:
 
     # ---- trials ----
 
-    async def submit(self, name: str) -> Sequence[Stage]:
-        """A trial wants the stages of its plan; return them."""
-        trial = self._trials[name]
+    async def learn(self, trials: Sequence[TrialPlan]) -> None:
+        """The driver tells the plans, once: a trial's process hears of its own alone."""
+        self._trials = {trial.name: trial for trial in trials}
+        self._wake(PLANS)
+
+    async def submit(self, name: str) -> Sequence[Stage] | None:
+        """A trial wants the stages of its plan; return them, or None until the plans are known."""
+        await self._until(PLANS, lambda: name in self._trials)
+        trial = self._trials.get(name)
+        if trial is None:
+            return None
         new = [stage.key for stage in trial.plan if not self._ledger.knows(stage.key)]
         found = await asyncio.to_thread(self._finished, new)  # others are answered meanwhile
         self._ledger.submit(name, trial.experiment, trial.plan)
@@ -208,11 +214,15 @@ class LedgerActor:
         """Wake who waits for a stage that has changed, and slots if there is work or none ever."""
         changes = self._ledger.changes(self._told)
         self._told = changes.version
-        topics = [*changes.stages, *([WORK] if self._ledger.has_ready() else [])]
-        for topic in topics:
-            for future in self._waiting.pop(topic, ()):
-                if not future.done():
-                    future.set_result(None)
+        for key in changes.stages:
+            self._wake(key)
+        if self._ledger.has_ready():
+            self._wake(WORK)
+
+    def _wake(self, topic: str) -> None:
+        for future in self._waiting.pop(topic, ()):
+            if not future.done():
+                future.set_result(None)
 
     async def _until(
         self, topic: str, condition: Callable[[], bool], limit_s: float = POLL_S

@@ -62,16 +62,16 @@ def search(
         ledger = start(
             LedgerActor,
             recorder.storage,
-            ray.put(trials),
             tags,
             study.scaling.max_failures,
             max_concurrency=MAX_WAITING,
         )
         place = Place(ledger, recorder.storage, recorder.folder, write_token(recorder.folder))
         progress = ProgressLog(recorder.found, recorder.stopped, num_parallel=len(tags))
-        watch = _Watch(ledger, recorder, progress, on_progress)
+        watch = _Watch(ledger, trials, recorder, progress, on_progress)
         # Enough trials that no slot waits for Tune, few enough that their processes stay cheap.
         concurrent = study.search.max_concurrent or len(tags) + 2
+        watch()
         for trial in recorder.pending[:concurrent]:  # the first slot has work at once
             ledger.submit.remote(trial.name)
         slots = Slots(tags, place, study.scaling)
@@ -164,16 +164,17 @@ def _say_what_is_missing(study: Study) -> None:
 
 
 class _Watch:
-    """Asks the ledger for what is new, writes it down and shows it."""
+    """Asks the ledger for what is new, writes it down and shows it; tells a new one the plans."""
 
     def __init__(
         self,
         ledger: Any,
+        trials: Sequence[TrialPlan],
         recorder: Recorder,
         progress: ProgressLog,
         on_progress: Callable[[StudyProgress], None],
     ) -> None:
-        self._ledger, self._recorder = ledger, recorder
+        self._ledger, self._trials, self._recorder = ledger, trials, recorder
         self._progress, self._on_progress = progress, on_progress
         self._known = Changes(ledger="", version=0, stages={})
         self._complaint = ""
@@ -182,7 +183,9 @@ class _Watch:
         """What fails is tried again the next time, and said once."""
         try:
             asking = self._ledger.changes.remote(self._known.ledger, self._known.version)
-            self._known = ray.get(asking)
+            before, self._known = self._known, ray.get(asking)
+            if before.ledger != self._known.ledger:  # it was started, maybe again
+                self._ledger.learn.remote(self._trials)
             progress = self._progress.take(self._known)
             self._recorder.update(progress)
             self._on_progress(progress)

@@ -11,6 +11,7 @@ from typing import Any
 import ray
 from ray import tune
 
+from rayprune.plan import Stage
 from rayprune.results.outcome import TrialStatus
 from rayprune.trials import TrialPlan
 
@@ -34,14 +35,14 @@ def run_trial(
         for result in replays[name]:
             tune.report(dict(result))
         return
-    plan = ray.get(ledger.submit.remote(name))
+    plan = _submit(name, ledger)
     retrained = 0
     for stage in plan:
         heard = 0
         while True:
             news = ray.get(ledger.wait_for.remote(stage.key, heard))
             if news is None:  # the ledger was started again
-                ray.get(ledger.submit.remote(name))
+                _submit(name, ledger)
                 continue
             if news.progress.status == "failed":
                 return  # the ledger knows why, and the summary says it
@@ -53,6 +54,13 @@ def run_trial(
                 break
         retrained += 0 if stage.is_dense else stage.epochs
     _report(news.progress.metrics, retrained, metric)
+
+
+def _submit(name: str, ledger: Any) -> Sequence[Stage]:
+    while True:
+        plan = ray.get(ledger.submit.remote(name))
+        if plan is not None:
+            return plan
 
 
 def _report(metrics: Mapping[str, float], retrain_epochs: int, metric: str) -> None:
@@ -73,6 +81,10 @@ class Withdraw(tune.Callback):
         self._ledger, self._metric, self._give_up = ledger, metric, give_up
         self._keys = {trial.name: trial.plan[-1].key for trial in trials}
         self._reported: dict[str, dict[int, float]] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What Tune writes down, for a restore that nothing here uses."""
+        return {}
 
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
