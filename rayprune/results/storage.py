@@ -19,7 +19,7 @@ import pyarrow.fs as pafs
 
 from rayprune.results.faults import reach
 
-WAITS_S = (0.2, 0.8, 3.2)  # before the second, third and fourth try
+WAITS_S = (0.2, 0.8, 3.2)  # before the second, third and fourth try; Arrow asks S3 for 6 s in each
 FULL = {errno.ENOSPC, errno.EDQUOT}
 REFUSED = {errno.EACCES, errno.EPERM, errno.EROFS}
 MISPLACED = {errno.ENOENT, errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG}
@@ -44,7 +44,7 @@ def read_bytes(uri: str) -> bytes | None:
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError:
-            if fs.get_file_info(path).type == pafs.FileType.Directory:
+            if _is_local(fs) and fs.get_file_info(path).type == pafs.FileType.Directory:
                 return None
             raise
 
