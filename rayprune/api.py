@@ -126,8 +126,8 @@ def run(
     RAY_ADDRESS or on a Ray that is started here and ended again; without, in this process, one
     trial after the other, or on torchrun's ranks. `on_progress` hears of progress.
 
-    A study that has results already may have grown, by seeds or values; those of another study
-    are replaced with `force` alone. A trial that fails does so alone: see ``Results.trials``. Raises
+    A study that has results already may have grown, by seeds or values. `force` replaces the table
+    of another study of that name. A trial that fails does so alone: see ``Results.trials``. Raises
     ``ConfigError`` for a study that cannot be run as it is written, or whose folder is another's,
     ``StorageError`` when results cannot be written.
     """

@@ -1,8 +1,8 @@
 """Run one experiment: python -m rayprune.train EXPERIMENT [field.path=value ...] [--local]
 
 EXPERIMENT is a YAML file of a study or of an experiment alone; its search is left out. --local runs
-without Ray in this process; torchrun -m rayprune.train EXPERIMENT runs without Ray on its ranks. --force
-replaces the results of another study of the same name.
+without Ray in this process; torchrun -m rayprune.train EXPERIMENT runs without Ray on its ranks.
+--force replaces the table of another study of the same name.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Run a study: python -m rayprune.tune [STUDY] [field.path=value ...] [--dry-run] [--local]
 
 STUDY is a YAML file, or the name of a shipped study; without it, the quickstart runs. --force
-replaces the results of another study of the same name.
+replaces the table of another study of the same name.
 """
 
 from __future__ import annotations
