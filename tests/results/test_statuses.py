@@ -1,8 +1,7 @@
 """How trials stand follows from their stages, and only what changed is looked at."""
 
-from collections.abc import Mapping
-
 import pytest
+from counted import Counted
 
 from rayprune.config import Study
 from rayprune.results.outcome import TrialStatus
@@ -12,25 +11,6 @@ from rayprune.trials import make_trials
 
 DONE, RUNNING = StageProgress("done", 2), StageProgress("running", 1)
 FAILED = StageProgress("failed", error="it diverged")
-
-
-class Counted(Mapping):
-    """A mapping that counts how often it is asked."""
-
-    def __init__(self, inner):
-        self.inner, self.asked = inner, 0
-
-    def __getitem__(self, key):
-        self.asked += 1
-        return self.inner[key]
-
-    def __iter__(self):
-        for key in self.inner:
-            self.asked += 1
-            yield key
-
-    def __len__(self):
-        return len(self.inner)
 
 
 @pytest.fixture
