@@ -284,7 +284,9 @@ def _ship(results: Results, trials: Sequence[TrialPlan]) -> None:
         if best is not None and _shipped_key(results.folder) != best.key:
             _write_best(results, best, trials)
     except Exception as error:
-        log.warning("%s was not written: %s", best_folder(results.folder), error)
+        is_clear = isinstance(error, OSError | ValueError)
+        folder = best_folder(results.folder)
+        log.warning("%s was not written: %s", folder, error, exc_info=None if is_clear else error)
 
 
 def _write_best(results: Results, best: BestTrial, trials: Sequence[TrialPlan]) -> None:

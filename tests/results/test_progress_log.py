@@ -36,6 +36,12 @@ def test_changes_add_up_and_the_last_ones_are_named(log):
     assert third.stages == log.progress.stages
 
 
+def test_it_knows_what_to_ask_for_next(log):
+    assert log.last == (None, 0)
+    log.take(Changes("first", 7, {}))
+    assert log.last == ("first", 7)
+
+
 def test_what_is_told_is_one_mapping_that_cannot_be_written(log):
     first = log.take(changes(a=WANTED))
     log.take(changes(a=DONE))
