@@ -131,8 +131,8 @@ def run(
     trial after the other, or on torchrun's ranks. `on_progress` hears of progress, and `on_results`
     of the results as soon as they are written, before a Ray that was started here is ended.
 
-    A study that has results already may have grown, by seeds or values; those of another study
-    are replaced with `force` alone. A trial that fails does so alone: see ``Results.trials``.
+    A study that has results already may have grown, by seeds or values. `force` replaces the table
+    of another study of that name. A trial that fails does so alone: see ``Results.trials``.
 
     Raises ``ConfigError`` for a study that cannot be run as written, or whose folder is another's,
     ``LeaseHeldError`` for one that is run already, ``StorageError`` when results cannot be written.
@@ -310,7 +310,9 @@ def _ship(results: Results, trials: Sequence[TrialPlan]) -> None:
         if best is not None and _shipped_key(results.folder) != best.key:
             _write_best(results, best, trials)
     except Exception as error:
-        log.warning("%s was not written: %s", best_folder(results.folder), error)
+        is_clear = isinstance(error, OSError | ValueError)
+        folder = best_folder(results.folder)
+        log.warning("%s was not written: %s", folder, error, exc_info=None if is_clear else error)
 
 
 def _write_best(results: Results, best: BestTrial, trials: Sequence[TrialPlan]) -> None:

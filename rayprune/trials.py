@@ -28,8 +28,8 @@ class TrialPlan:
 def make_trials(study: Study) -> tuple[TrialPlan, ...]:
     """Every point of the search space as a checked experiment with its plan, in a fixed order.
 
-    Random dimensions are drawn from the experiment's seed, the point of the grid and the number of
-    the sample, so that a rerun draws the same, and a study that grows keeps the trials it has.
+    What is drawn depends on the experiment's seed, the point of the grid and the number of the
+    sample alone: a rerun draws the same, and a study that grows keeps the trials that it has.
     Raises ``ConfigError`` naming the point that cannot be run.
     """
     points = list(_points(study))
@@ -87,10 +87,9 @@ def _points(study: Study) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
     Each point is repeated with every seed, so that seeds are paired, drawn values included.
     """
     search = study.search
-    seed = study.experiment.seed
     names = dict.fromkeys(name for space in search.all_spaces for name in space)
     for space in search.all_spaces:
-        for values, fields in _points_of(space, search.num_samples, seed):
+        for values, fields in _points_of(space, search.num_samples, study.experiment.seed):
             values = {name: values.get(name) for name in names}
             for seed in search.seeds:
                 yield values | {"seed": seed}, fields | {"seed": seed}
@@ -106,12 +105,14 @@ def _points_of(
     for point in itertools.product(*listed.values()):
         at = {name: value for name, (value, _) in zip(listed, point, strict=True)}
         for sample in range(num_samples if drawn else 1):
-            draw = _source(seed, space, at, sample)
             values: dict[str, Any] = dict(at)
             fields: dict[str, Any] = {}
             for name, (value, sets) in zip(listed, point, strict=True):
                 fields |= {name: value} if sets is None else sets
             for name, dimension in drawn.items():
+                # Not the values of the grids: they may get more. Nor the order of the fields.
+                place = [seed, sorted(space), at, sample, name]
+                draw = random.Random(json.dumps(place, sort_keys=True, default=str))
                 values[name] = fields[name] = _draw(dimension, draw)
             yield values, fields
 
@@ -121,12 +122,6 @@ def _listed(dimension: Dimension) -> list[tuple[Any, dict[str, Any] | None]]:
         return list(dimension.cases.items())
     assert dimension.grid
     return [(value, None) for value in dimension.grid]
-
-
-def _source(seed: int, space: Space, at: Mapping[str, Any], sample: int) -> random.Random:
-    """Random numbers for one sample at a point of a grid, whatever else is tried around it."""
-    # Not the space's values: they may get more.
-    return random.Random(json.dumps([seed, [*space], at, sample], default=str))
 
 
 def _draw(dimension: Dimension, draw: random.Random) -> Any:

@@ -1,7 +1,7 @@
 """Run a study: python -m rayprune.tune [STUDY] [field.path=value ...] [--dry-run] [--local]
 
 STUDY is a YAML file, or the name of a shipped study; without it, the quickstart runs. --force
-replaces the results of another study of the same name.
+replaces the table of another study of the same name.
 """
 
 from __future__ import annotations
@@ -66,16 +66,20 @@ def run_and_print(study: Study, command: str, *, ray: bool, force: bool = False)
 
     `command` is what the user wrote, to be written again.
     """
-    try:
-        with _sigterm_as_ctrl_c():
+    with _sigterm_as_ctrl_c() as terminated:
+        try:
             return _run_and_print(study, ray=ray, force=force)
-    except ValueError as error:
-        return complain(error)
-    except OSError as error:
-        return complain(error, 1)
-    except KeyboardInterrupt as stop:
-        print(f"\ninterrupted; to go on from here: {command}", file=sys.stderr)
-        return TERMINATED if isinstance(stop, Terminated) else INTERRUPTED
+        except ValueError as error:
+            return complain(error)
+        except OSError as error:
+            return complain(error, 1)
+        except (KeyboardInterrupt, SystemExit) as stop:
+            # While Ray starts, SIGTERM is its own, and is a SystemExit with the signal's number.
+            if isinstance(stop, SystemExit) and stop.code != signal.SIGTERM:
+                raise
+            print(f"\ninterrupted; to go on from here: {command}", file=sys.stderr)
+            is_term = terminated.is_set() or isinstance(stop, SystemExit)
+            return TERMINATED if is_term else INTERRUPTED
 
 
 def _run_and_print(study: Study, *, ray: bool, force: bool) -> int:
@@ -100,21 +104,21 @@ def _run_and_print(study: Study, *, ray: bool, force: bool) -> int:
     return 1 if results.errors else 0
 
 
-class Terminated(KeyboardInterrupt):
-    """SIGTERM, as ``ray job stop`` sends it, ends a study as Ctrl-C does."""
-
-
 @contextmanager
-def _sigterm_as_ctrl_c() -> Iterator[None]:
+def _sigterm_as_ctrl_c() -> Iterator[threading.Event]:
+    """SIGTERM, as ``ray job stop`` sends it, ends a study as Ctrl-C does, and sets the event."""
+    terminated = threading.Event()
+
     def stop(number: int, frame: object) -> None:
-        raise Terminated
+        terminated.set()
+        raise KeyboardInterrupt
 
     if threading.current_thread() is not threading.main_thread():
-        yield  # only the main thread may set handlers
+        yield terminated  # only the main thread may set handlers
         return
     before = signal.signal(signal.SIGTERM, stop)
     try:
-        yield
+        yield terminated
     finally:
         signal.signal(signal.SIGTERM, before)
 

@@ -147,3 +147,67 @@ def test_a_table_that_cannot_be_written_for_a_while_breaks_no_study(small, tmp_p
     results = rp.run(study, ray=False)
     assert len(failures) == 3
     assert rp.open_results(results.folder).table.equals(results.table, check_metadata=True)
+
+
+# ---- a study that is started again, and another one in its place ----
+
+EPOCHS = {"retrain.epochs": {"grid": [1]}}
+DRAWN = {"prune.sparsity": {"uniform": [0.5, 0.9]}}  # and 2 epochs of retraining
+
+
+def made(small, storage, **search):
+    fields = {"name": "s", "experiment": small, "search": search, "storage": str(storage)}
+    return Study.model_validate(fields)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "new_epochs"),
+    [
+        ({"space": EPOCHS, "seeds": [0]}, {"space": EPOCHS, "seeds": [1, 0]}, 3 + 1),
+        ({"space": DRAWN, "num_samples": 1}, {"space": DRAWN, "num_samples": 3}, 2 + 2),
+        ({"space": EPOCHS}, {"space": {"retrain.epochs": {"grid": [2, 1]}}}, 2),
+        ({"space": EPOCHS}, {"spaces": [{"dense.epochs": {"grid": [2]}}, EPOCHS]}, 2 + 2),
+    ],
+    ids=["seeds", "samples", "values", "spaces"],
+)
+def test_a_finished_study_that_grows_runs_only_what_is_new(
+    before, after, new_epochs, small, tmp_path
+):
+    first = rp.run(made(small, tmp_path, **before), ray=False)
+    second = rp.run(made(small, tmp_path, **after), ray=False)
+    assert len(second.trials) > len(first.trials) and second.errors == {}
+    assert second.comparison.summary.executed_epochs == new_epochs
+    known = {row["key"]: row["seconds"] for row in second.table.to_pylist()}
+    assert all(known[row["key"]] == row["seconds"] for row in first.table.to_pylist())
+
+
+def test_another_study_of_that_name_is_refused_and_leaves_all_as_it_was(small, tmp_path):
+    first = rp.run(made(small, tmp_path, space=EPOCHS), ray=False)
+    files = {file: file.stat().st_mtime_ns for file in tmp_path.rglob("*")}
+    other = made({**small, "batch_size": 30}, tmp_path, space=EPOCHS)
+    with pytest.raises(rp.ConfigError, match=r"experiment\.batch_size: 60 there, 30 here"):
+        rp.run(other, ray=False)
+    assert {file: file.stat().st_mtime_ns for file in tmp_path.rglob("*")} == files
+    forced = rp.run(other, ray=False, force=True)
+    assert forced.best.key != first.best.key and rp.open_results(forced.folder).best == forced.best
+    assert rp.run(other, ray=False).comparison.summary.executed_epochs == 4, "it is the study now"
+
+
+def test_a_model_to_ship_that_cannot_be_written_fails_no_study(
+    small, tmp_path, monkeypatch, caplog
+):
+    from rayprune.exporting import model_files
+    from rayprune.results.storage import StorageError
+
+    def full(*arguments):
+        raise StorageError("the disk is full")
+
+    monkeypatch.setattr(model_files, "write_model", full)
+    results = rp.run(made(small, tmp_path, space=EPOCHS), ray=False)
+    assert results.errors == {}
+    assert f"{results.folder}/best was not written: the disk is full" in caplog.text
+
+
+def test_a_new_local_storage_is_kept_out_of_git_and_uploads(small, tmp_path):
+    rp.run(made(small, tmp_path / "new", space=EPOCHS), ray=False)
+    assert (tmp_path / "new" / ".gitignore").read_text() == "*\n"

@@ -79,6 +79,24 @@ def test_drawn_values_are_the_same_for_every_seed():
     assert rates[0] == rates[1] and len(set(rates[0])) == 3
 
 
+def test_a_study_that_grows_keeps_the_trials_that_it_has():
+    drawn = {"optim.lr": {"log_uniform": [0.01, 0.1]}, "prune.sparsity": {"uniform": [0.5, 0.9]}}
+    space = {**drawn, "retrain.epochs": {"grid": [1, 2]}}
+    few = {"space": space, "num_samples": 2, "seeds": [0, 1]}
+    more = {**space, "retrain.epochs": {"grid": [3, 1, 2]}}
+    before = {trial.experiment for trial in trials_of(search=few)}
+    assert len(before) == 8
+    for grown in (
+        {**few, "num_samples": 5},
+        {**few, "seeds": [2, 1, 0]},
+        {**few, "space": more},
+        {**few, "space": dict(reversed(space.items()))},
+        {**few, "space": {}, "spaces": [{"prune.cycles": {"grid": [2]}}, more]},
+    ):
+        assert before <= {trial.experiment for trial in trials_of(search=grown)}
+    assert len({e.optim.lr for e in before}) == len({e.prune.sparsity for e in before}) == 4
+
+
 def test_several_spaces_are_their_union():
     spaces = [
         {"way": {"cases": {"imp": {"prune.cycles": 1}}}, "prune.sparsity": {"grid": [0.8, 0.9]}},

@@ -11,7 +11,8 @@ import yaml
 
 from rayprune.config import load_study
 from rayprune.results.files import epoch_file
-from rayprune.results.storage import read_bytes
+from rayprune.results.storage import StorageError, read_bytes
+from rayprune.train import main as train
 from rayprune.training.checkpoint import epochs_done_of
 from rayprune.trials import make_trials
 from rayprune.tune import main
@@ -97,6 +98,48 @@ def test_dry_run_knows_what_was_finished_before(small, tmp_path, capsys):
     assert "3 epochs to run of 8 unique ones" in capsys.readouterr().out
 
 
+@pytest.fixture
+def two(small, tmp_path):
+    """The file of a study of two trials."""
+    file = tmp_path / "two.yaml"
+    space = {"retrain.epochs": {"grid": [1, 2]}}
+    fields = {"experiment": small, "search": {"space": space}, "storage": str(tmp_path)}
+    file.write_text(yaml.safe_dump(fields))
+    return str(file)
+
+
+def test_another_study_of_that_name_is_refused_unless_forced(two, capsys):
+    assert main([two, "--local"]) == 0
+    capsys.readouterr()
+    other = [two, "experiment.batch_size=30"]
+    for words in ([*other, "--local"], [*other, "--dry-run"]):
+        assert main(words) == 2
+        errors = capsys.readouterr().err.splitlines()
+        assert errors[0].startswith("error: study two in ")
+        assert errors[1] == "error: experiment.batch_size: 60 there, 30 here"
+        assert "--force" in errors[2] and len(errors) == 3
+    assert main([*other, "--dry-run", "--force"]) == 0
+    assert main([*other, "--local", "name=smaller"]) == 0
+    capsys.readouterr()
+    assert main([*other, "--local", "--force"]) == 0
+    assert "0 epochs run" in capsys.readouterr().out, "stages are shared"
+    assert main([*other, "--local"]) == 0
+    assert train([two, "--local"]) == 2
+    assert train([two, "--local", "--force"]) == 0
+
+
+def test_a_report_that_cannot_be_written_fails_no_study(two, capsys, monkeypatch):
+    def full(*arguments):
+        raise StorageError("the disk is full")
+
+    monkeypatch.setattr("rayprune.report.write_report", full)
+    assert main([two, "--local"]) == 0
+    printed = capsys.readouterr()
+    assert "keeps 90 % sparsity" in printed.out
+    assert "warning: the report was not written: the disk is full; " in printed.err
+    assert "`python -m rayprune.report /" in printed.err and "/two` writes it" in printed.err
+
+
 def test_an_empty_study_says_that_it_is_empty(tmp_path, capsys):
     (tmp_path / "empty.yaml").touch()
     assert main([str(tmp_path / "empty.yaml")]) == 2
@@ -109,13 +152,9 @@ def test_without_ray_early_stopping_is_a_mistake(tmp_path, capsys):
     assert "search.early_stop is Ray Tune's" in capsys.readouterr().err
 
 
-def test_a_study_runs_without_ray_and_a_second_start_runs_nothing(small, tmp_path):
+def test_a_study_runs_without_ray_and_a_second_start_runs_nothing(two, tmp_path):
     """As processes: two trials share their dense run, and all that people look for is there."""
-    file = tmp_path / "two.yaml"
-    space = {"retrain.epochs": {"grid": [1, 2]}}
-    fields = {"experiment": small, "search": {"space": space}, "storage": str(tmp_path)}
-    file.write_text(yaml.safe_dump(fields))
-    command = [sys.executable, "-m", "rayprune", "tune", str(file), "--local"]
+    command = [sys.executable, "-m", "rayprune", "tune", two, "--local"]
     first, second = (
         subprocess.run(command, capture_output=True, text=True, timeout=240) for _ in range(2)
     )

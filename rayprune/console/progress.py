@@ -70,7 +70,7 @@ class ProgressView:
         if self._console.is_terminal:
             sentence = Text("\n") + self._sentence(progress, now)  # a bar does not end its line
             self._live.update(Group(self._table(progress), self._bar(), sentence))
-        elif now - self._logged > LOG_EVERY_S and self._num_done < self._epochs.unique:
+        elif self._waiting and now - self._logged > LOG_EVERY_S:
             self._logged = now
             self._print(self._sentence(progress, now).plain)
 

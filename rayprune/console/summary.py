@@ -14,7 +14,7 @@ from rayprune.report.columns import SUMMARY_ROWS, summary_columns
 from rayprune.results.comparison import Comparison
 from rayprune.results.files import best_folder, provenance_file, report_file, table_file
 from rayprune.results.labels import counted
-from rayprune.results.storage import modified
+from rayprune.results.storage import StorageError, modified
 
 GAP = 2  # spaces between columns
 LEAST_WIDTH = 12  # letters of a setting's name in a line
@@ -49,8 +49,15 @@ def print_files(console: Console, folder: str) -> None:
         "best model": (best_folder(folder), provenance_file(best_folder(folder))),
     }
     for what, (place, written) in places.items():
-        if modified(written) is not None:
+        if _is_there(written):
             _print(console, f"{what:>10}  {place}")
+
+
+def _is_there(file: str) -> bool:
+    try:
+        return modified(file) is not None
+    except StorageError:
+        return False  # what was run is done, whatever became of its storage
 
 
 def _print(console: Console, text: str, style: str = "") -> None:

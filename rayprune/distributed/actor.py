@@ -13,7 +13,7 @@ from rayprune.distributed.groups import remove_groups
 from rayprune.distributed.ledger import Answer, Incarnation, Ledger, Wait
 from rayprune.plan import Stage
 from rayprune.results.progress import Changes, StageProgress
-from rayprune.results.stages import read_manifest
+from rayprune.results.stages import Manifest, read_manifests
 from rayprune.trials import TrialPlan
 
 POLL_S = 5.0  # how long a question to the ledger is held open before it is asked again
@@ -202,11 +202,11 @@ class LedgerActor:
             self._tell_found(await asyncio.to_thread(self._finished, waiting))
             self._tell()
 
-    def _finished(self, keys: Collection[str]) -> dict[str, Any]:
-        manifests = {key: read_manifest(self._storage, key) for key in keys}
+    def _finished(self, keys: Collection[str]) -> dict[str, Manifest]:
+        manifests = read_manifests(self._storage, keys)
         return {key: manifest for key, manifest in manifests.items() if manifest is not None}
 
-    def _tell_found(self, manifests: Mapping[str, Any]) -> None:
+    def _tell_found(self, manifests: Mapping[str, Manifest]) -> None:
         for key, manifest in manifests.items():
             self._ledger.found(key, manifest.history, manifest.records[-1].metrics)
 

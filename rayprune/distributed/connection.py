@@ -9,7 +9,7 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, redirect_stdout
+from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
 from typing import Any, TextIO
 
 import ray
@@ -18,18 +18,26 @@ from ray.tune.error import TuneError
 LOGGERS = ("ray", "ray.train", "ray.tune", "ray.data")
 
 
-class WithoutWorkerCounts(io.TextIOBase):
-    """Standard output without Ray's advice on the number of its processes.
+# What Ray says of a process that died is said by the study, in its own words, when it matters; and
+# it counts slots and waiting trials against the CPUs of a small machine.
+DROPPED = (
+    "PYTHON worker processes have been started",
+    "A worker died or was killed",
+    "infinite retries remaining",
+)
 
-    It counts slots and waiting trials against the CPUs of a small machine. All else that Ray says,
-    as that no node can hold a worker, passes.
+
+class WithoutRaysWorries(io.TextIOBase):
+    """An output without what Ray says of processes that are replaced anyway.
+
+    All else that Ray says, as that no node can hold a worker, passes.
     """
 
     def __init__(self, target: TextIO) -> None:
         self._target, self._dropped = target, False
 
     def write(self, text: str) -> int:
-        dropped = "PYTHON worker processes have been started" in text
+        dropped = any(words in text for words in DROPPED)
         if not dropped and not (self._dropped and text == "\n"):  # its line's end comes by itself
             self._target.write(text)
         self._dropped = dropped
@@ -62,7 +70,8 @@ def connected() -> Iterator[bool]:
     with ExitStack() as stack:
         stack.enter_context(_quiet_loggers())
         handlers = stack.enter_context(_signal_handlers())
-        stack.enter_context(redirect_stdout(WithoutWorkerCounts(sys.stdout)))
+        stack.enter_context(redirect_stdout(WithoutRaysWorries(sys.stdout)))
+        stack.enter_context(redirect_stderr(WithoutRaysWorries(sys.stderr)))
         if is_ours:
             address = os.environ.get("RAY_ADDRESS")
             if not address:

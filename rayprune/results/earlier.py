@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -68,8 +69,8 @@ def check_same(
 
     Raises ``ConfigError`` with the fields that differ.
     """
-    if earlier is None or _fields(earlier) == _fields(study):
-        return
+    if earlier is None or json.dumps(_fields(earlier)) == json.dumps(_fields(study)):
+        return  # 1, 1.0 and True differ in a stage's key, and so they do here
     try:
         before = [trial.plan[-1].key for trial in make_trials(earlier)]
     except ValueError as error:
@@ -112,7 +113,7 @@ def _flat(raw: Any, path: str = "") -> dict[str, Any]:
 
 
 def _differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
-    paths = [path for path in {**there, **here} if there.get(path) != here.get(path)]
+    paths = [path for path in {**there, **here} if repr(there.get(path)) != repr(here.get(path))]
     lines = [f"{p}: {_text(there.get(p))} there, {_text(here.get(p))} here" for p in paths]
     if len(lines) > MAX_LINES:
         lines[MAX_LINES:] = [f"… and {len(lines) - MAX_LINES} more fields"]

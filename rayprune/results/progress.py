@@ -87,6 +87,7 @@ class ProgressLog:
         self._new: dict[str, TrialStatus] = {}
         self._running: set[str] = set()
         self._ledger: str | None = None
+        self._version = 0
         self._epochs_before = self._epochs = 0
 
     @property
@@ -95,6 +96,12 @@ class ProgressLog:
         with self._lock:
             now = self._progress(None)
             return replace(now, given_up={**self._given_up, **self._asked, **self._new})
+
+    @property
+    def last(self) -> tuple[str | None, int]:
+        """Ledger and version of the changes that were taken in last: ask for what comes after."""
+        with self._lock:
+            return self._ledger, self._version
 
     def take(self, changes: Changes) -> StudyProgress:
         """Take in changes of the ledger; return the progress, which says what is new in it."""
@@ -105,7 +112,7 @@ class ProgressLog:
             for key, state in changed.items():
                 (self._running.add if state.status == "running" else self._running.discard)(key)
             self._executed_for.update(changes.executed_for)
-            self._epochs = changes.executed_epochs
+            self._epochs, self._version = changes.executed_epochs, changes.version
             if self._asked:
                 self._given_up = {**self._given_up, **self._asked}
             self._asked, self._new = self._new, {}

@@ -52,7 +52,7 @@ def read_table(folder: str) -> pa.Table:
         # From Arrow's own buffer and without its threads: one that still held a Python file as the
         # process ended would abort it.
         table = pq.ParquetFile(pa.BufferReader(content), pre_buffer=False).read(use_threads=False)
-    except pa.ArrowInvalid as error:
+    except (pa.ArrowException, OSError) as error:  # a damaged one, in Arrow's many words
         raise ValueError(f"{table_file(folder)} is not a Parquet table: {error}") from None
     if TABLE_KEY not in (table.schema.metadata or {}):
         raise ValueError(f"{table_file(folder)} was not written by rayprune")

@@ -2,10 +2,12 @@
 
 import io
 
+import pytest
+from counted import Counted
 from rich.console import Console
 
 from rayprune.config import Experiment, Study, load_study
-from rayprune.console.progress import ProgressView, describe, stage_name
+from rayprune.console.progress import SHOWN_TRIALS, ProgressView, describe, stage_name
 from rayprune.plan import make_plan
 from rayprune.results.outcome import TrialStatus
 from rayprune.results.progress import StageProgress, StudyProgress
@@ -85,6 +87,59 @@ def test_a_study_that_was_finished_before_says_so_in_one_line():
         yield StudyProgress(states)
 
     assert shown(all_progress) == "every trial was finished before: nothing is left to run\n"
+
+
+def test_what_was_stopped_before_is_nothing_to_run_either():
+    def all_progress(trials):
+        states = {s.key: StageProgress("done", s.epochs) for t in trials[1:] for s in t.plan}
+        yield StudyProgress(states, given_up={"00": TrialStatus(name="00", status="stopped")})
+
+    said = "every trial was finished or stopped before: nothing is left to run\n"
+    assert shown(all_progress) == said
+
+
+def test_a_trial_whose_result_was_lost_is_told_again():
+    def all_progress(trials):
+        last = trials[0].plan[-1].key
+        for state in (DONE, StageProgress("wanted"), DONE):
+            yield StudyProgress({last: state}, executed_epochs=1, changed=[last])
+
+    assert shown(all_progress).count("trial 00 ") == 2
+
+
+def test_running_trials_come_first_and_at_most_twenty_are_shown():
+    """Of 100 trials the last two run, one of them in the dense run of its own."""
+    space = {"batch_size": {"grid": [128, 64]}, "retrain.epochs": {"grid": [1]}}
+    study = Study.model_validate({"search": {"space": space, "seeds": list(range(50))}})
+
+    def all_progress(trials):
+        dense, other = trials[-1].plan[0].key, trials[-2].plan
+        stages = {dense: StageProgress("running", 4), other[0].key: StageProgress("done", 12)}
+        stages[other[1].key] = StageProgress("running", 0)
+        yield StudyProgress(stages, executed_epochs=16)
+
+    lines = [line.split() for line in shown(all_progress, terminal=True, study=study).splitlines()]
+    rows = [line for line in lines if line and line[0].isdigit()]
+    assert [row[0] for row in rows[:20]] == ["99", "98", *(f"{n:02d}" for n in range(18))]
+    assert "dense 4/12" in " ".join(rows[0])
+    assert any(line[:3] == ["…", "80", "more"] for line in lines)
+
+
+@pytest.mark.parametrize("num_seeds", [10, 300])
+@pytest.mark.parametrize("terminal", [True, False])
+def test_a_change_costs_as_much_in_a_large_study_as_in_a_small_one(num_seeds, terminal):
+    space = {"retrain.epochs": {"grid": [1, 2]}}
+    search = {"space": space, "seeds": list(range(num_seeds))}
+    trials = make_trials(Study.model_validate({"search": search}))
+    running = StageProgress("running", 1)
+    stages = Counted({stage.key: running for trial in trials for stage in trial.plan})
+    console = Console(file=io.StringIO(), force_terminal=terminal, color_system=None)
+    view = ProgressView(console, trials, "val_accuracy")
+    view(StudyProgress(stages))
+    for epochs in range(1, 10):
+        stages.asked = 0
+        view(StudyProgress(stages, executed_epochs=epochs, changed=[trials[3].plan[0].key]))
+        assert stages.asked <= 3 + (SHOWN_TRIALS if terminal else 0)
 
 
 def test_stages_of_a_dense_run_in_parts_have_their_own_names():

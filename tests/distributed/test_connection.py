@@ -2,12 +2,12 @@
 
 import io
 
-from rayprune.distributed.connection import WithoutWorkerCounts
+from rayprune.distributed.connection import WithoutRaysWorries
 
 
 def test_only_the_count_of_processes_is_kept_back():
     file = io.StringIO()
-    stream = WithoutWorkerCounts(file)
+    stream = WithoutRaysWorries(file)
     print("(raylet) WARNING: 8 PYTHON worker processes have been started on node", file=stream)
     print("(autoscaler) no node type can hold {'GPU': 3}", file=stream)
     assert file.getvalue() == "(autoscaler) no node type can hold {'GPU': 3}\n"

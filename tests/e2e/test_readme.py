@@ -21,7 +21,7 @@ def test_the_python_of_the_readme_runs(tmp_path):
     assert "keeps 95 % sparsity" in answer
     assert [line.split() for line in trials] == [[str(n), "finished"] for n in range(2)]
     assert re.fullmatch(r"\d 0\.\d+", best)
-    assert (tmp_path / "rayprune_runs" / "quickstart" / "report.html").is_file()
+    assert (tmp_path / "rayprune_runs" / "allr" / "report.html").is_file()
 
 
 def test_every_file_that_the_readme_names_is_there():

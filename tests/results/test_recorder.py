@@ -6,7 +6,7 @@ import pytest
 import yaml
 from made_records import record
 
-from rayprune.config import Study, load_study
+from rayprune.config import ConfigError, Study, load_study
 from rayprune.results.outcome import TrialStatus
 from rayprune.results.progress import StageProgress, StudyProgress
 from rayprune.results.recorder import Recorder
@@ -126,3 +126,144 @@ def test_the_study_is_written_as_it_was_resolved(study):
     with open(f"{recorder.folder}/study.yaml") as file:
         assert yaml.safe_load(file)["storage"] == study.storage
     assert load_study(f"{recorder.folder}/study.yaml") == study
+
+
+def test_a_failing_write_is_a_warning_and_tried_again_each_time(study, monkeypatch, caplog):
+    tried = []
+
+    def failing(folder, table):
+        tried.append(folder)
+        raise OSError("503")
+
+    recorder = Recorder(study, make_trials(study))
+    with monkeypatch.context() as patched:
+        patched.setattr("rayprune.results.recorder.write_table", failing)
+        for _ in range(3):
+            recorder.update(StudyProgress({}, changed=()))
+    assert len(tried) == 3 and len(caplog.records) == 1 and "503" in caplog.text
+    recorder.update(StudyProgress({}, changed=()))
+    assert set(statuses(study).values()) == {"unfinished"}
+
+
+def test_after_a_write_the_table_rests_and_then_says_all(study, monkeypatch):
+    now = 100.0
+    monkeypatch.setattr("rayprune.results.recorder.REST", 20.0)
+    monkeypatch.setattr("rayprune.results.recorder.time.monotonic", lambda: now)
+    trials = make_trials(study)
+    recorder = Recorder(study, trials)
+    written = []
+
+    def take_a_second(folder, table):
+        nonlocal now
+        now += 1
+        written.append([s.status for s in read_metadata(table)[1]].count("finished"))
+
+    monkeypatch.setattr("rayprune.results.recorder.write_table", take_a_second)
+    states = {}
+    for trial in trials:
+        states[trial.plan[-1].key] = DONE
+        recorder.update(StudyProgress(states, changed=[trial.plan[-1].key]))
+        now += 0.5
+    assert written == [1]
+    now += 20
+    recorder.update(StudyProgress(states, changed=()))
+    assert written == [1, 4]
+    recorder.write(StudyProgress(states))
+    assert written == [1, 4, 4], "the last word waits for nothing"
+
+
+# ---- trials that early stopping gave up ----
+
+STOPPING = {"early_stop": {"grace_epochs": 1}}
+GONE = TrialStatus(name="2", status="stopped", reason="worse than others")
+
+
+def with_search(study, **search):
+    fields = study.model_dump(mode="json")
+    fields["search"].update(search)
+    return Study.model_validate(fields)
+
+
+def stop_one(study):
+    """A start that finishes trials 0 and 1, and in which trial 2 is stopped after its dense run."""
+    trials = make_trials(study)
+    recorder = Recorder(study, trials)
+    recorder.write_study()
+    keep_all(study, trials[:2])
+    stages = {stage.key: DONE for trial in trials[:2] for stage in trial.plan}
+    recorder.write(StudyProgress(stages, given_up={"2": GONE}))
+    return recorder
+
+
+def test_what_early_stopping_gave_up_stays_so_and_its_rows_too(study):
+    study = with_search(study, **STOPPING)
+    first = stop_one(study)
+    recorder = Recorder(study, make_trials(study))
+    assert recorder.stopped == {"2": replace(GONE, key=first.trials[2].plan[-1].key)}
+    assert [trial.name for trial in recorder.pending] == ["3"]
+    keep_all(study, first.trials[3:])
+    recorder.write(StudyProgress({stage.key: DONE for stage in first.trials[3].plan}))
+    assert statuses(study) == dict.fromkeys("013", "finished") | {"2": "stopped"}
+    table = read_table(recorder.folder)
+    assert [row["cycle"] for row in table.to_pylist() if row["trial"] == "2"] == [0]
+    last = Recorder(study, make_trials(study))
+    assert last.pending == () and last.up_to_date().equals(table)
+
+
+def test_it_stays_so_under_the_name_that_a_grown_study_gives_it(study):
+    study = with_search(study, **STOPPING)
+    stop_one(study)
+    space = {"retrain.epochs": {"grid": [3, 1, 2]}, "prune.cycles": {"grid": [1, 2]}}
+    grown = with_search(study, space=space)
+    recorder = Recorder(grown, make_trials(grown))
+    (name,) = recorder.stopped
+    assert name == recorder.stopped[name].name == "4"
+    assert [trial.name for trial in recorder.pending] == ["0", "1", "5"]
+
+
+@pytest.mark.parametrize(
+    "search", [{"early_stop": {"grace_epochs": 2}}, {"early_stop": None}, {"metric": "val_loss"}]
+)
+def test_under_another_rule_it_is_run_after_all(search, study, monkeypatch):
+    study = with_search(study, **STOPPING)
+    stop_one(study)
+    changed = with_search(study, **search)
+    recorder = Recorder(changed, make_trials(changed))
+    assert recorder.stopped == {} and [t.name for t in recorder.pending] == ["2", "3"]
+    # Killed as soon as study.yaml says the new rule: the table does not say that it stopped.
+    recorder.write_study()
+    again = Recorder(changed, make_trials(changed))
+    assert again.stopped == {} and [t.name for t in again.pending] == ["2", "3"]
+
+
+def test_what_another_trial_has_finished_is_finished(study):
+    study = with_search(study, **STOPPING)
+    trials = stop_one(study).trials
+    keep_all(study, trials[2:3])
+    recorder = Recorder(study, trials)
+    assert recorder.stopped == {} and [t.name for t in recorder.pending] == ["3"]
+
+
+# ---- another study under the same name ----
+
+
+def test_another_study_replaces_the_table_only_by_force(study):
+    keep_all(study, make_trials(study))
+    first = Recorder(study, make_trials(study))
+    first.write_study()
+    table = first.write(StudyProgress({}))
+    other = with_search(study, space={"retrain.epochs": {"grid": [2, 3]}})
+    with pytest.raises(ConfigError, match=r"s in .*/s is another study: 3 of its 4 trials"):
+        Recorder(other, make_trials(other))
+    assert read_table(first.folder).equals(table, check_metadata=True)
+    recorder = Recorder(other, make_trials(other), force=True)
+    assert recorder.up_to_date() is None
+    assert [trial.name for trial in recorder.pending] == ["1"], "what was finished is shared"
+    recorder.write_study()
+    assert Recorder(other, make_trials(other)).folder == first.folder
+
+
+def test_a_forced_study_of_the_same_trials_goes_on(study):
+    study = with_search(study, **STOPPING)
+    stop_one(study)
+    assert list(Recorder(study, make_trials(study), force=True).stopped) == ["2"]

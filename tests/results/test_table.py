@@ -25,6 +25,7 @@ def outcome(name, records, status="finished", **values):
         seed=0,
         status=status,
         reason="" if status == "finished" else f"why {name}",
+        key=f"last of {name}",
         records=tuple(records),
     )
 
@@ -47,7 +48,10 @@ def test_a_row_for_each_trial_and_stage(tmp_path):
     assert rows[0]["val_loss"] == 0.1
     assert read_metadata(read) == (
         SUMMARY,
-        (TrialStatus(name="0", status="finished"), TrialStatus(name="1", status="finished")),
+        (
+            TrialStatus(name="0", status="finished", key="last of 0"),
+            TrialStatus(name="1", status="finished", key="last of 1"),
+        ),
     )
 
 
@@ -57,8 +61,8 @@ def test_a_trial_without_a_result_has_its_stages_but_no_final_row(status):
     (row,) = table.to_pylist()
     assert (row["trial"], row["status"], row["is_final"]) == ("0", status, False)
     assert read_metadata(table)[1] == (
-        TrialStatus(name="0", status=status, reason="why 0"),
-        TrialStatus(name="1", status=status, reason="why 1"),
+        TrialStatus(name="0", status=status, reason="why 0", key="last of 0"),
+        TrialStatus(name="1", status=status, reason="why 1", key="last of 1"),
     )
 
 
@@ -74,9 +78,13 @@ def test_the_beginning_of_a_dense_run_is_not_counted_twice():
 def test_a_folder_without_results_is_told(tmp_path):
     with pytest.raises(ValueError, match="no results in"):
         read_table(str(tmp_path))
-    (tmp_path / "results.parquet").write_bytes(b"nonsense")
-    with pytest.raises(ValueError, match="is not a Parquet table"):
-        read_table(str(tmp_path))
+    write_table(str(tmp_path), make_table([outcome("0", [record()])], {}, SUMMARY))
+    file = tmp_path / "results.parquet"
+    whole = file.read_bytes()
+    for damaged in (b"", b"nonsense", whole[:-9], whole[: len(whole) // 2], whole[:-8] + whole[:8]):
+        file.write_bytes(damaged)
+        with pytest.raises(ValueError, match="is not a Parquet table"):
+            read_table(str(tmp_path))
 
 
 def test_a_table_without_our_summary_is_refused():

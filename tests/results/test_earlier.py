@@ -1,0 +1,91 @@
+"""A study goes on from its folder if it has all trials that it had; else it says what differs."""
+
+import pytest
+
+from rayprune.config import ConfigError, Study
+from rayprune.results.earlier import Earlier, check_same, read_earlier, stops_alike
+from rayprune.results.progress import StudyProgress
+from rayprune.results.recorder import Recorder
+from rayprune.trials import make_trials
+
+SPACE = {"retrain.epochs": {"grid": [1, 2]}, "optim.lr": {"log_uniform": [0.01, 0.1]}}
+
+
+def study(*, experiment=None, **search):
+    fields = {"experiment": experiment or {}, "search": {"space": SPACE, **search}}
+    return Study.model_validate({"name": "s", **fields})
+
+
+def refused(there, here):
+    with pytest.raises(ConfigError) as caught:
+        check_same("folder", there, here, make_trials(here))
+    return str(caught.value).split("\n")
+
+
+@pytest.mark.parametrize(
+    "grown",
+    [
+        study(num_samples=3),
+        study(seeds=[0, 1]),
+        study(metric="val_loss", early_stop={}, max_concurrent=2),
+        study(space={**SPACE, "retrain.epochs": {"grid": [3, 2, 1]}}),
+        study(space={}, spaces=[{"dense.epochs": {"grid": [5]}}, SPACE]),
+        study().model_copy(update={"name": "t", "storage": "/elsewhere"}),
+    ],
+    ids=["samples", "seeds", "ways", "values", "spaces", "places"],
+)
+def test_a_study_may_grow_and_be_run_in_another_way(grown):
+    check_same("folder", study(), grown, make_trials(grown))
+
+
+def test_another_study_is_refused_with_the_fields_that_differ():
+    said = refused(study(), study(experiment={"batch_size": 32, "prune": {"rewind": {"epoch": 3}}}))
+    assert said == [
+        "study s in folder is another study: 2 of its 2 trials are not in this one",
+        "experiment.batch_size: 128 there, 32 here",
+        "experiment.prune.rewind.epoch: nothing there, 3 here",
+        said[-1],
+    ]
+    assert "name=…" in said[-1] and "--force" in said[-1] and "kept" in said[-1]
+
+
+def test_a_study_that_lost_a_value_is_another_one():
+    here = study(space={**SPACE, "retrain.epochs": {"grid": [1]}})
+    first, *fields, _ = refused(study(), here)
+    assert "1 of its 2 trials" in first
+    assert fields == ["search.space.retrain.epochs.grid: [1, 2] there, [1] here"]
+
+
+def test_a_great_difference_is_told_in_few_lines():
+    cases = {f"way {n}": {"prune.sparsity": n / 100, "seed": n} for n in range(1, 90)}
+    lines = refused(study(), study(space={"way": {"cases": cases}}))
+    assert len(lines) < 20 and max(map(len, lines)) < 200
+    assert any(line.startswith("… and ") for line in lines)
+
+
+def test_an_empty_folder_is_of_no_study(tmp_path, caplog):
+    assert read_earlier(str(tmp_path)) == Earlier() and caplog.text == ""
+    check_same("folder", None, study(), make_trials(study()))
+    assert not stops_alike(None, study())
+
+
+@pytest.mark.parametrize("file", ["study.yaml", "results.parquet"])
+@pytest.mark.parametrize("content", [b"", b"\xff\xfe", b"nonsense", None])
+def test_what_is_damaged_is_named_and_made_anew(file, content, tmp_path, caplog):
+    here = study().model_copy(update={"storage": str(tmp_path)})
+    table = left_behind(here)
+    damaged = tmp_path / "s" / file
+    damaged.write_bytes(damaged.read_bytes()[:-200] if content is None else content)
+    earlier = read_earlier(f"{tmp_path}/s")
+    assert str(damaged) in caplog.text and len(caplog.records) == 1
+    assert (earlier.study is None) == (file == "study.yaml")
+    assert (earlier.table is None) == (file == "results.parquet")
+    assert earlier.table is None or earlier.table.equals(table)
+    Recorder(here, make_trials(here)).write_study()
+    assert read_earlier(f"{tmp_path}/s").study == here
+
+
+def left_behind(study):
+    recorder = Recorder(study, make_trials(study))
+    recorder.write_study()
+    return recorder.write(StudyProgress({}))
