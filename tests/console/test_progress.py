@@ -98,6 +98,16 @@ def test_what_was_stopped_before_is_nothing_to_run_either():
     assert shown(all_progress) == said
 
 
+def test_a_trial_that_was_lost_says_why():
+    def all_progress(trials):
+        gone = TrialStatus(name="05", status="unfinished", reason="its process died")
+        yield StudyProgress({}, executed_epochs=1)
+        yield StudyProgress({}, given_up={"05": gone}, executed_epochs=1, changed=())
+
+    (line,) = [line for line in shown(all_progress).splitlines() if "trial 05" in line]
+    assert line.endswith(": unfinished: its process died")
+
+
 def test_a_trial_whose_result_was_lost_is_told_again():
     def all_progress(trials):
         last = trials[0].plan[-1].key

@@ -10,8 +10,9 @@ import pyarrow as pa
 import pytest
 from rich.console import Console
 
-from rayprune.console.summary import print_summary
+from rayprune.console.summary import print_files, print_summary
 from rayprune.results.comparison import Comparison
+from rayprune.results.storage import StorageError
 
 
 def printed(table: pa.Table, width: int = 80, *, terminal: bool = False) -> list[str]:
@@ -95,3 +96,15 @@ def test_a_name_with_line_ends_or_markup_is_one_line() -> None:
 def test_nothing_finished() -> None:
     lines = printed(made.table_of([made.ended("0", "failed", "boom")], []))
     assert lines == ["trial 0 failed: boom", "No trial has finished: 1 failed.", "0 epochs run"]
+
+
+def test_files_are_named_as_far_as_they_are_there(tmp_path, capsys, monkeypatch) -> None:
+    def unavailable(file: str) -> None:
+        raise StorageError("503")
+
+    folder = str(made.write(tmp_path, made.one_trial()))
+    print_files(Console(), folder)
+    assert capsys.readouterr().out.split() == ["table", f"{folder}/results.parquet"]
+    monkeypatch.setattr("rayprune.console.summary.modified", unavailable)
+    print_files(Console(), folder)
+    assert capsys.readouterr().out == ""

@@ -162,6 +162,8 @@ def test_early_stopping_marks_the_trials_that_it_gave_up(study):
     summary = results.comparison.summary
     assert summary.executed_epochs < summary.unique_epochs
     assert results.best.name not in stopped
+    assert "finished or stopped before: nothing is left to run" in finish(start(file))
+    assert opened(file).table.equals(results.table, check_metadata=True)
 
 
 def test_a_table_read_after_the_driver_died_says_what_is_unfinished(study, tmp_path):
