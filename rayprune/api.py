@@ -30,6 +30,7 @@ from rayprune.results.files import (
     study_lease_file,
     table_file,
 )
+from rayprune.results.ignored import make_ignored
 from rayprune.results.lease import held
 from rayprune.results.outcome import TrialStatus
 from rayprune.results.progress import ProgressLog, StudyProgress
@@ -176,6 +177,8 @@ def _run(
             on_results(results)
         return results
 
+    if recorder is not None:
+        make_ignored(recorder.storage, folder, f"{recorder.storage}/stages")
     with held(study_lease_file(folder), folder) if recorder and has_work else nullcontext():
         return _run_pending(study, trials, recorder, ray, on_progress, keep)
 

@@ -62,6 +62,8 @@ class ProgressView:
         for key in progress.news:
             self._count(key, progress.stages[key])
         self._estimate.note(progress, now)
+        for note in progress.notes:
+            self._print(f"[{now - self._started:5.0f} s] {note}")
         changed = self._statuses.update(progress)
         if len(changed) == len(self._trials) and not progress.executed_epochs:
             self._announce_all()

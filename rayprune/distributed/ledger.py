@@ -138,6 +138,8 @@ class Ledger:
     _open: set[str] = field(default_factory=set)
     _changed: dict[str, int] = field(default_factory=dict)
     """Key -> version of its last change, latest last."""
+    _notes: list[tuple[int, str]] = field(default_factory=list)
+    """Version -> what happened then that people should know."""
     _version: int = 0
     _abandoned: str | None = None
     _closed: bool = False
@@ -326,6 +328,7 @@ class Ledger:
         if life is None:
             return False
         entry = self._stop(life)
+        self._note(f"slot {slot}: {reason}" + ("" if entry is None else f"; {_goes_on(entry)}"))
         if entry is not None and is_blamed:
             entry.deaths.append((reason, life.nodes))
             self._judge(entry)
@@ -382,6 +385,7 @@ class Ledger:
             stages={key: entry.progress for key, entry in entries.items()},
             executed_for={k: e.executed_for for k, e in entries.items() if e.executed_for},
             executed_epochs=self.executed_epochs,
+            notes=tuple(text for version, text in self._notes if version > since),
         )
 
     # ---- decisions ----
@@ -471,6 +475,10 @@ class Ledger:
         elif self._is_ready(entry):
             heapq.heappush(self._ready, (*_urgency(entry), key))
 
+    def _note(self, text: str) -> None:
+        self._version += 1
+        self._notes.append((self._version, text))
+
     def _count_waiting(self, source: _Entry, difference: int) -> None:
         """Let the object store drop a snapshot that no stage waits for; the storage keeps it."""
         source.num_waiting += difference
@@ -525,6 +533,11 @@ class Ledger:
     def _users_of(self, key: str | None) -> Iterable[_Entry]:
         """The stages that need this one."""
         return [self._entries[user] for user in self._users.get(key or "", ())]
+
+
+def _goes_on(entry: _Entry) -> str:
+    what = "the dense run" if entry.stage.is_dense else f"cycle {entry.stage.cycle}"
+    return f"{what} goes on after {entry.progress.epochs_done} of {entry.stage.epochs} epochs"
 
 
 def _urgency(entry: _Entry) -> tuple[int, int]:

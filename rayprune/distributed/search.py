@@ -5,8 +5,10 @@ from __future__ import annotations
 import logging
 import os
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import pyarrow as pa
@@ -33,6 +35,7 @@ from rayprune.trials import TrialPlan
 Kept = TypeVar("Kept")
 
 WATCH_EVERY_S = 0.5
+NODES_EVERY_S = 5.0
 TRIAL_DEATHS = 8  # how often the process of a trial, which only waits, is started again
 
 log = logging.getLogger(__name__)
@@ -58,7 +61,6 @@ def search(
     with connected() as is_ours:
         trials = _trials(recorder)
         tags = make_tags(num_slots(study.scaling, len(recorder.pending), ray.nodes()))
-        _say_what_is_missing(study)
         ledger = start(
             LedgerActor,
             recorder.storage,
@@ -156,13 +158,6 @@ def _scheduler(study: Study, trials: Sequence[TrialPlan]) -> ASHAScheduler | Non
     )
 
 
-def _say_what_is_missing(study: Study) -> None:
-    """A slot that no node can hold is named at once: it may wait for ever."""
-    missing = unmet(study.scaling, ray.nodes())
-    if missing is not None:
-        log.warning("%s", missing)
-
-
 class _Watch:
     """Asks the ledger for what is new, writes it down and shows it; tells a new one the plans."""
 
@@ -176,8 +171,10 @@ class _Watch:
     ) -> None:
         self._ledger, self._trials, self._recorder = ledger, trials, recorder
         self._progress, self._on_progress = progress, on_progress
+        self._scaling = recorder.study.scaling
         self._known = Changes(ledger="", version=0, stages={})
-        self._complaint = ""
+        self._complaint = self._missing = ""
+        self._looked_s = -NODES_EVERY_S
 
     def __call__(self) -> None:
         """What fails is tried again the next time, and said once."""
@@ -187,6 +184,7 @@ class _Watch:
             if before.ledger != self._known.ledger:  # it was started, maybe again
                 self._ledger.learn.remote(self._trials)
             progress = self._progress.take(self._known)
+            progress = replace(progress, notes=[*progress.notes, *self._what_is_missing()])
             self._recorder.update(progress)
             self._on_progress(progress)
         except Exception as error:  # what only informs does not end a study
@@ -194,6 +192,14 @@ class _Watch:
             if complaint != self._complaint:
                 log.warning("%s", complaint)
             self._complaint = complaint
+
+    def _what_is_missing(self) -> Sequence[str]:
+        """A slot that no node can hold is named when that is new: it may wait for ever."""
+        if time.monotonic() - self._looked_s < NODES_EVERY_S:
+            return ()
+        self._looked_s = time.monotonic()
+        before, self._missing = self._missing, unmet(self._scaling, ray.nodes()) or ""
+        return [self._missing] if self._missing not in ("", before) else ()
 
 
 @contextmanager

@@ -115,7 +115,7 @@ def _reason(error: Exception) -> str:
     died = [rank for rank, failure in failures.items() if _is_death(failure)]
     if died:
         ranks = ", ".join(map(str, sorted(died)))
-        return f"the process of rank {ranks} died: killed, out of memory, or its node is gone"
+        return f"the process of rank {ranks} died (killed, out of memory, or its node is gone)"
     if failures:
         rank, failure = min(failures.items())
         return f"rank {rank}: {_last_line(failure)}"
@@ -123,7 +123,9 @@ def _reason(error: Exception) -> str:
 
 
 def _is_death(failure: Exception) -> bool:
-    return isinstance(failure, ray.exceptions.RayActorError | ray.exceptions.OutOfMemoryError)
+    """Whether the process is gone, as far as Ray Train's controller can see."""
+    cause = getattr(failure, "health_check_failure", failure)
+    return isinstance(cause, ray.exceptions.RayActorError | ray.exceptions.OutOfMemoryError)
 
 
 def _last_line(error: Exception) -> str:

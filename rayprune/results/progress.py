@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Literal
@@ -42,6 +42,8 @@ class StudyProgress:
     """Stages that can run at the same time."""
     changed: Collection[str] | None = None
     """Keys of the stages that differ from the progress before; None where that is not known."""
+    notes: Sequence[str] = ()
+    """What happened since the progress before that people should know, as that workers died."""
 
     @property
     def news(self) -> Collection[str]:
@@ -63,6 +65,8 @@ class Changes:
     """Key -> trial, only those that changed."""
     executed_epochs: int = 0
     """Since this start of the ledger."""
+    notes: Sequence[str] = ()
+    """What happened that people should know, as that workers died; only what is new."""
 
 
 class ProgressLog:
@@ -116,7 +120,7 @@ class ProgressLog:
             if self._asked:
                 self._given_up = {**self._given_up, **self._asked}
             self._asked, self._new = self._new, {}
-            return self._progress(changed.keys())
+            return replace(self._progress(changed.keys()), notes=changes.notes)
 
     def give_up(self, trial: TrialStatus) -> None:
         """A trial ended before its plan was done, or so it seems to who scheduled it.

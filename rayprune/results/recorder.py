@@ -15,11 +15,10 @@ from rayprune.config import ConfigError, Study
 from rayprune.plan import EpochCount, count_epochs, method_name
 from rayprune.results.earlier import Earlier, check_same, read_earlier, stops_alike
 from rayprune.results.files import default_storage, study_file, study_folder
-from rayprune.results.ignored import make_ignored
 from rayprune.results.outcome import StudySummary, TrialOutcome, TrialStatus
 from rayprune.results.progress import StageProgress, StudyProgress
 from rayprune.results.record import StageRecord
-from rayprune.results.stages import finished_records
+from rayprune.results.stages import finished_records, read_manifests
 from rayprune.results.statuses import Statuses
 from rayprune.results.storage import read_bytes, write_bytes
 from rayprune.results.table import make_table, read_metadata, write_table
@@ -41,8 +40,10 @@ class Recorder:
         self.folder = study_folder(self.storage, study.name)
         self._records: dict[str, StageRecord] = {}
         self._earlier = _read_earlier(self.folder, study, trials, force=force)
-        lasts = {trial.plan[-1].key for trial in trials}
-        done = {key for key in lasts if self._find(key)}
+        manifests = read_manifests(self.storage, {trial.plan[-1].key for trial in trials})
+        for manifest in filter(None, manifests.values()):
+            self._records |= {record.key: record for record in manifest.records}
+        done = {key for key, manifest in manifests.items() if manifest is not None}
         self.stopped = _stopped(self._earlier, study, trials, done)
         """Name -> status of the trials that early stopping gave up before: they stay stopped."""
         over = {t.name for t in trials if t.plan[-1].key in done} | self.stopped.keys()
@@ -58,7 +59,6 @@ class Recorder:
 
     def write_study(self) -> None:
         """Write study.yaml as it was resolved. Raises ``StorageError``."""
-        make_ignored(self.storage, self.folder, f"{self.storage}/stages")
         resolved = self.study.model_copy(update={"storage": self.storage}).model_dump(mode="json")
         content = yaml.safe_dump(resolved, sort_keys=False).encode()
         if read_bytes(study_file(self.folder)) == content:
