@@ -46,7 +46,8 @@ class EpochReport:
 
     stage: Stage
     history: Sequence[Mapping[str, float]]
-    """Metrics of each epoch of this stage so far, those before an interruption included."""
+    """Metrics of each epoch of this stage so far, those before an interruption included; empty for
+    an epoch of which they are not known."""
     images_per_second: float
 
     @property
@@ -118,8 +119,10 @@ def _first_state(setup: StageSetup, start: Snapshot, checkpoint: bytes | None) -
     """Where training begins: at a checkpoint of this stage, else at the stage's first epoch."""
     if checkpoint is not None:
         state = restore_checkpoint_(checkpoint, setup.model, setup.optimizer, setup.sparsifier)
-        since = setup.stage.first_epoch - state.epochs_done  # counted from the history's end
-        return replace(state, history=tuple(state.history[since:]))
+        done = state.epochs_done - setup.stage.first_epoch
+        known = state.history[-done:]
+        # A run that was cut at an epoch, and goes on uncut, knows the epochs after the cut alone.
+        return replace(state, history=(*[{}] * (done - len(known)), *known))
     if setup.stage.is_dense:
         set_momentum_(setup.model, setup.optimizer, start.momentum)
         seconds = start.records[-1].seconds if setup.stage.first_epoch else 0.0
