@@ -27,7 +27,7 @@ from rayprune.distributed.shared import sees
 from rayprune.results.faults import reach
 from rayprune.results.files import stage_lease_file
 from rayprune.results.lease import LeaseHeldError, held
-from rayprune.results.stages import LostSnapshotError, load_content
+from rayprune.results.stages import LostSnapshotError, finished_records, load_content
 from rayprune.snapshot import Snapshot, decode
 from rayprune.training.run import failure_message, run_stage
 from rayprune.training.stage import EpochReport
@@ -48,8 +48,8 @@ class _Inputs:
     """Key -> encoded snapshot, of those that the ranks do not hold already."""
     lost: str | None = None
     """Key of an input that is gone from the storage."""
-    holder: str | None = None
-    """Who else runs this stage."""
+    is_elsewhere: bool = False
+    """Whether another study runs this stage, or has done it, or this one had before a death."""
 
 
 def serve(slot: int, place: Place, threads: int) -> None:
@@ -130,10 +130,10 @@ def _run(
         )
         return ray.get(told)
 
-    with _lease(stage.key, worker, place) as holder:
-        found = _inputs(run, snapshot, place, holder) if worker.is_first else None
+    with _lease(stage.key, worker, place) as is_free:
+        found = _inputs(run, snapshot, place, is_free) if worker.is_first else None
         inputs = broadcast(found, worker)
-        if inputs.holder is not None:
+        if inputs.is_elsewhere:
             if worker.is_first:
                 ray.get(ledger.elsewhere.remote(incarnation, stage.key))
             return None
@@ -155,24 +155,25 @@ def _run(
 
 
 @contextmanager
-def _lease(key: str, worker: Worker, place: Place) -> Iterator[str | None]:
-    """While open, other studies leave this stage alone; or who runs it already."""
+def _lease(key: str, worker: Worker, place: Place) -> Iterator[bool]:
+    """While open, other studies leave this stage alone; or False if one of them runs it."""
     if not worker.is_first:
-        yield None
+        yield True
         return
     file = stage_lease_file(place.storage, key)
     try:
         with held(file, place.folder, same_owner=True):
-            yield None
-    except LeaseHeldError as error:
-        yield str(error)
+            yield True
+    except LeaseHeldError:
+        yield False
 
 
-def _inputs(run: Run, snapshot: Snapshot | None, place: Place, holder: str | None) -> _Inputs:
+def _inputs(run: Run, snapshot: Snapshot | None, place: Place, is_free: bool) -> _Inputs:
     """What the stage starts from: in hand, in the object store, or in the storage."""
     contents: dict[str, bytes] = {}
-    if holder is not None:
-        return _Inputs(contents, holder=holder)
+    # Done since this study looked: the ledger finds it there as it finds what another study did.
+    if not is_free or finished_records(place.storage, run.stage.key) is not None:
+        return _Inputs(contents, is_elsewhere=True)
     in_hand = None if snapshot is None else snapshot.records[-1].key
     for key in run.stage.inputs.keys:
         try:

@@ -16,6 +16,7 @@ from rayprune.config import Scaling
 from rayprune.distributed.groups import remove_groups
 from rayprune.distributed.head import start
 from rayprune.distributed.place import Place
+from rayprune.results.faults import reach
 
 FIRST_S = 30.0  # how long all else lets the first slot start alone
 END_S = 60.0  # how long slots may take to end before they are killed
@@ -38,6 +39,7 @@ class SlotActor:
         starts = 0
         while ray.get(ledger.has_work.remote()):
             remove_groups(tag)
+            reach("slot.before_fit", f"slot {slot}")
             try:
                 _fit(slot, tag, place, scaling)
                 starts = 0
