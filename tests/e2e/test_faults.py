@@ -127,13 +127,12 @@ def test_a_stopped_worker_loses_its_stage_to_another_slot(small, tmp_path, start
 
 
 @pytest.mark.slow
-def test_a_full_disk_and_a_store_in_trouble_cost_a_worker_and_no_trial(
-    small, tmp_path, start, calm
-):
+def test_a_full_disk_and_a_store_in_trouble_cost_a_worker_and_no_trial(small, tmp_path, start):
     """The worker's 20th write is a checkpoint of the dense run, the others are of its end."""
     long = {**small, "dense": {"epochs": 30}}
-    calm_file = write_study(tmp_path, long, SPACE, name="calm_study")
-    start(calm_file, "--local", f"storage={tmp_path / 'calm'}", "name=small_study").finish()
+    (tmp_path / "calm").mkdir()
+    calm = write_study(tmp_path / "calm", long, SPACE)
+    start(calm, "--local").finish()
     file = write_study(tmp_path, long, SPACE, {"slots": 1, "max_failures": 6})
     faults = once(
         tmp_path,
@@ -145,7 +144,7 @@ def test_a_full_disk_and_a_store_in_trouble_cost_a_worker_and_no_trial(
     passing = [{"at": "storage.read", "do": "unavailable", "nth": 2, "last": 4}]
     start(file, faults=faults + passing).finish()
     assert happened(faults)
-    assert_same(file, calm_file)
+    assert_same(file, calm)
 
 
 @pytest.mark.slow

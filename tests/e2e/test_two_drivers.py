@@ -4,11 +4,9 @@ import signal
 
 import pytest
 from disturbed import (
-    STUDY_S,
     assert_same,
     drivers,
     opened,
-    rows,
     statuses,
     wait_until_gone,
     write_study,
@@ -16,8 +14,8 @@ from disturbed import (
 from ray_nodes import MARK, end_processes
 
 from rayprune.config import load_study
+from rayprune.results.files import stage_lease_file
 from rayprune.results.lease import read_lease
-from rayprune.results.files import epoch_file, stage_lease_file
 from rayprune.trials import make_trials
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
@@ -32,11 +30,14 @@ def start():
 
 @pytest.fixture
 def study(small, tmp_path):
-    """Write a study of one long dense run; return its file."""
+    """Write a study of one long dense run, in a storage that others may share; return its file."""
 
-    def write(name="small_study", **retrain):
-        experiment = {**small, "dense": {"epochs": DENSE}, "retrain": {"epochs": 1, **retrain}}
-        return write_study(tmp_path, experiment, scaling={"slots": 1}, name=name)
+    def write(name="small_study", schedule="llr", below="."):
+        folder = tmp_path / below
+        folder.mkdir(exist_ok=True)
+        retrain = {"epochs": 1, "schedule": schedule}
+        experiment = {**small, "dense": {"epochs": DENSE}, "retrain": retrain}
+        return write_study(folder, experiment, scaling={"slots": 1}, name=name)
 
     return write
 
@@ -56,9 +57,7 @@ def has_begun(file):
     )
 
 
-def test_a_second_driver_is_sent_away_and_takes_over_once_the_first_is_killed(
-    study, start, tmp_path
-):
+def test_a_second_driver_is_sent_away_and_takes_over_once_the_first_is_killed(study, start):
     file = study()
     first = start(file)
     first.wait_until(lambda: has_begun(file))
@@ -74,13 +73,13 @@ def test_a_second_driver_is_sent_away_and_takes_over_once_the_first_is_killed(
     third.finish()
     wait_until_gone(first)
     wait_until_gone(third)
-    calm = study(name="calm_study")
-    start(calm, "--local", f"storage={tmp_path / 'calm'}").finish()
-    assert statuses(file) == ["finished"] and rows(file)
+    calm = study(below="calm")
+    start(calm, "--local").finish()
+    assert_same(file, calm)
 
 
 def test_two_studies_run_the_stage_that_they_share_once(study, start):
-    files = [study("small_study", schedule="llr"), study("other_study", schedule="allr")]
+    files = [study(), study("other_study", "allr")]
     assert dense_key(files[0]) == dense_key(files[1])
     both = [start(file) for file in files]
     for driver in both:
@@ -91,7 +90,7 @@ def test_two_studies_run_the_stage_that_they_share_once(study, start):
 
 
 def test_a_study_takes_over_the_stage_of_another_that_died(study, start):
-    files = [study("small_study", schedule="llr"), study("other_study", schedule="allr")]
+    files = [study(), study("other_study", "allr")]
     first = start(files[0])
     first.wait_until(lambda: has_begun(files[0]))
     second = start(files[1])
