@@ -36,6 +36,8 @@ from rayprune.training.worker import Worker, broadcast, gather, training_process
 BEAT_S = 3.0
 # What is no user's mistake, whatever the stage: a disk, a store, Ray, a GPU, the network.
 ACCIDENTS = (OSError, MemoryError, ray.exceptions.RayError, torch.AcceleratorError, dist.DistError)
+# The same, said by a plain RuntimeError; the last is a process that read images and was killed.
+ACCIDENT_WORDS = ("gloo", "NCCL", "DataLoader worker (pid")
 
 log = logging.getLogger(__name__)
 
@@ -256,8 +258,8 @@ def _all_see(place: Place, worker: Worker) -> bool:
 
 
 def _is_accident(error: Exception) -> bool:
-    is_network = isinstance(error, RuntimeError) and ("gloo" in str(error) or "NCCL" in str(error))
-    return isinstance(error, ACCIDENTS) or is_network
+    is_said = any(words in str(error) for words in ACCIDENT_WORDS)
+    return isinstance(error, ACCIDENTS) or (isinstance(error, RuntimeError) and is_said)
 
 
 def _out_of_memory(error: Exception, run: Run, worker: Worker) -> str:

@@ -34,7 +34,7 @@ def write_study(folder, experiment, space=None, scaling=None, name="small_study"
         "scaling": scaling or {},
         "storage": str(folder / "storage"),
     }
-    file.write_text(yaml.safe_dump(fields))
+    file.write_text(yaml.safe_dump(fields, sort_keys=False))
     return file
 
 
