@@ -24,6 +24,7 @@ import torch.distributed as dist
 from rayprune.distributed.ledger import Answer, Incarnation, Rejoin, Run, Stop, Wait
 from rayprune.distributed.place import Place
 from rayprune.distributed.shared import sees
+from rayprune.distributed.slots import MetAloneError
 from rayprune.results.faults import reach
 from rayprune.results.files import stage_lease_file
 from rayprune.results.lease import LeaseHeldError, held
@@ -113,7 +114,7 @@ def _attempt(
         message = failure_message(error)
         # A mistake that all ranks meet is the user's; what one meets alone is an accident.
         if not ray.get(ledger.mistake.remote(incarnation, key, worker.rank, message)):
-            raise
+            raise MetAloneError(message) from error
         is_sound = worker.world_size == 1 and worker.device.type == "cpu"
         if not is_sound and not isinstance(error, ValueError):
             raise
