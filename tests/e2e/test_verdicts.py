@@ -7,6 +7,8 @@ from disturbed import drivers, opened, snapshots, statuses, write_study
 from rayprune.config import load_study
 from rayprune.trials import make_trials
 
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+
 NETS = """
 import os
 import signal
@@ -69,7 +71,6 @@ def start():
         yield started
 
 
-@pytest.mark.slow
 def test_mistakes_and_deaths_that_repeat_fail_their_trials_alone(study, start):
     """One worker: a mistake, too few images, an end of the process in each first epoch, nothing."""
     few = {"batch_size": 60_000}
@@ -84,7 +85,6 @@ def test_mistakes_and_deaths_that_repeat_fail_their_trials_alone(study, start):
     assert output.count("slot 0: ") == 2, "only the deaths cost the slot its workers"
 
 
-@pytest.mark.slow
 def test_a_mistake_that_all_ranks_meet_is_the_users_and_one_that_one_rank_meets_an_accident(
     study, start
 ):
