@@ -19,11 +19,13 @@ LOGGERS = ("ray", "ray.train", "ray.tune", "ray.data")
 
 
 # What Ray says of a process that died is said by the study, in its own words, when it matters; and
-# it counts slots and waiting trials against the CPUs of a small machine.
+# it counts slots and waiting trials against the CPUs of a small machine. Tune, told to be silent,
+# still speaks of trials that ended without a result.
 DROPPED = (
     "PYTHON worker processes have been started",
     "A worker died or was killed",
     "infinite retries remaining",
+    "completed. Last result: ",
 )
 
 

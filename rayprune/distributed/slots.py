@@ -16,10 +16,15 @@ from rayprune.config import Scaling
 from rayprune.distributed.groups import remove_groups
 from rayprune.distributed.head import start
 from rayprune.distributed.place import Place
+from rayprune.results.faults import reach
 
 FIRST_S = 30.0  # how long all else lets the first slot start alone
 END_S = 60.0  # how long slots may take to end before they are killed
 MAX_STARTS = 4  # in a row that never came to work: then the slot cannot start
+
+
+class MetAloneError(Exception):
+    """What one rank met and the others did not; the message says all."""
 
 
 class SlotActor:
@@ -38,6 +43,7 @@ class SlotActor:
         starts = 0
         while ray.get(ledger.has_work.remote()):
             remove_groups(tag)
+            reach("slot.before_fit", f"slot {slot}")
             try:
                 _fit(slot, tag, place, scaling)
                 starts = 0
@@ -118,8 +124,8 @@ def _reason(error: Exception) -> str:
         return f"the process of rank {ranks} died (killed, out of memory, or its node is gone)"
     if failures:
         rank, failure = min(failures.items())
-        return f"rank {rank}: {_last_line(failure)}"
-    return _last_line(getattr(error, "controller_failure", error))
+        return f"rank {rank}: {_said(failure)}"
+    return _said(getattr(error, "controller_failure", error))
 
 
 def _is_death(failure: Exception) -> bool:
@@ -128,9 +134,12 @@ def _is_death(failure: Exception) -> bool:
     return isinstance(cause, ray.exceptions.RayActorError | ray.exceptions.OutOfMemoryError)
 
 
-def _last_line(error: Exception) -> str:
-    """What a traceback ends with, or the first line of a message."""
-    lines = [line for line in str(error).split("\n") if line.strip()]
+def _said(error: Exception) -> str:
+    """What a traceback ends with, or the first line of a message, with the kind of the error."""
+    lines = [line.strip() for line in str(error).split("\n") if line.strip()]
     if not lines:
         return type(error).__name__
-    return lines[-1].strip() if lines[0].startswith("Traceback") else lines[0].strip()
+    if lines[0].startswith("Traceback"):
+        return lines[-1]
+    says_all = isinstance(error, ValueError | OSError | MetAloneError)
+    return lines[0] if says_all else f"{type(error).__name__}: {lines[0]}"

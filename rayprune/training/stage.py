@@ -14,6 +14,7 @@ from rayprune.config import Experiment
 from rayprune.data import NUM_RANDOMS, Dataset, Split
 from rayprune.plan import Stage
 from rayprune.pruning.masks import Masks, apply_, digest
+from rayprune.results.faults import reach
 from rayprune.snapshot import Snapshot
 from rayprune.training.checkpoint import (
     EpochState,
@@ -99,6 +100,7 @@ def train_stage(
     setup = set_up(experiment, stage, start.masks, rates, model, dataset, worker)
     state = _first_state(setup, start, checkpoint)
     for epoch in range(state.epochs_done, stage.last_epoch):
+        reach("stage.epoch", f"rank {worker.rank}")
         seconds, train_loss = _run_epoch(setup, epoch)
         state = replace(state, epochs_done=epoch + 1, seconds=state.seconds + seconds)
         with setup.sparsifier.shipped():
