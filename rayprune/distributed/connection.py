@@ -47,7 +47,7 @@ class WithoutRaysWorries(io.TextIOBase):
         self._target.flush()
 
     def isatty(self) -> bool:
-        return self._target.isatty()
+        return not self._target.closed and self._target.isatty()  # it may be asked after all
 
     def fileno(self) -> int:
         return self._target.fileno()

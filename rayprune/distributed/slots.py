@@ -117,9 +117,10 @@ def _reason(error: Exception) -> str:
         ranks = ", ".join(map(str, sorted(died)))
         return f"the process of rank {ranks} died (killed, out of memory, or its node is gone)"
     if failures:
-        rank, failure = min(failures.items())
-        return f"rank {rank}: {_last_line(failure)}"
-    return _last_line(getattr(error, "controller_failure", error))
+        # A rank whose partner ended meets an error of the network: another says why.
+        rank, failure = min(failures.items(), key=lambda item: (_is_network(item[1]), item[0]))
+        return f"rank {rank}: {_one_line(failure)}"
+    return _one_line(getattr(error, "controller_failure", error))
 
 
 def _is_death(failure: Exception) -> bool:
@@ -128,9 +129,13 @@ def _is_death(failure: Exception) -> bool:
     return isinstance(cause, ray.exceptions.RayActorError | ray.exceptions.OutOfMemoryError)
 
 
-def _last_line(error: Exception) -> str:
-    """What a traceback ends with, or the first line of a message."""
+def _is_network(failure: Exception) -> bool:
+    return any(library in str(failure) for library in ("gloo", "NCCL"))
+
+
+def _one_line(error: Exception) -> str:
+    """The first line of a message; of a traceback, that of the error that it ends with."""
     lines = [line for line in str(error).split("\n") if line.strip()]
-    if not lines:
-        return type(error).__name__
-    return lines[-1].strip() if lines[0].startswith("Traceback") else lines[0].strip()
+    frames = [number for number, line in enumerate(lines) if line.startswith("  File ")]
+    after = [line for line in lines[frames[-1] :] if not line.startswith(" ")] if frames else lines
+    return after[0].strip() if after else type(error).__name__
