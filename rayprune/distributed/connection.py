@@ -92,9 +92,10 @@ def connected() -> Iterator[bool]:
             yield is_ours
         except (ray.exceptions.RayError, TuneError) as error:
             reason = str(error).strip().split("\n")[0]
+            node = ray.worker.global_worker.node  # None once Ray was shut down
+            log = f". Ray's own log is in {node.get_logs_dir_path()}" if node else ""
             raise RayStoppedError(
-                f"Ray stopped ({reason}): the same command goes on from here. Ray's own log is in "
-                f"{ray.worker.global_worker.node.get_logs_dir_path()}"
+                f"Ray stopped ({reason}): the same command goes on from here{log}"
             ) from error
 
 

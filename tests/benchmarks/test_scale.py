@@ -174,11 +174,12 @@ def a_ray():
         yield is_ours
 
 
-@pytest.mark.parametrize("num_trials", [50, 200])
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("num_trials", [25, 100])
 def test_a_trial_of_tune(a_ray, num_trials, tmp_path, monkeypatch):
     """Every stage is finished in the storage, so a trial only submits, hears and reports."""
     monkeypatch.setenv("RAY_AIR_NEW_OUTPUT", "0")
-    study = make_study(100 * -(-num_trials // 100), tmp_path)
+    study = make_study(SHARING, tmp_path)
     trials = make_trials(study)[:num_trials]
     for key in {stage.key for trial in trials for stage in trial.plan}:
         save_stage(str(tmp_path), key, b"", [record(key=key, metrics=METRICS)], [METRICS])
