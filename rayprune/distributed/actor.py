@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import ray
@@ -47,7 +48,7 @@ class LedgerActor:
         self._ledger = Ledger(len(tags), max_failures)
         self._storage, self._tags = storage, tags
         self._trials: dict[str, TrialPlan] = {}
-        self._waiting: dict[str, set[asyncio.Future[None]]] = {}
+        self._waiting: dict[str, dict[asyncio.Future[None], None]] = {}  # the longest first
         self._told = 0  # version of the ledger that all who wait have heard of
         self._first_epoch = asyncio.Event()
         self._clock: asyncio.Task[None] | None = None
@@ -223,32 +224,39 @@ class LedgerActor:
             self._ledger.found(key, manifest.history, manifest.records[-1].metrics)
 
     def _tell(self) -> None:
-        """Wake who waits for a stage that has changed, and slots if there is work or none ever."""
+        """Wake who waits for a stage that has changed, and a slot if there is work or none ever.
+
+        One slot alone: once answered, it wakes the next, and none comes for work that is taken.
+        """
         changes = self._ledger.changes(self._told)
         self._told = changes.version
         for key in changes.stages:
             self._wake(key)
         if self._ledger.has_ready():
-            self._wake(WORK)
+            self._wake(WORK, most=1)
 
-    def _wake(self, topic: str) -> None:
-        for future in self._waiting.pop(topic, ()):
+    def _wake(self, topic: str, most: int | None = None) -> None:
+        waiting = self._waiting.get(topic, {})
+        for future in list(islice(waiting, most)):
+            del waiting[future]
             if not future.done():
                 future.set_result(None)
+        if not waiting:
+            self._waiting.pop(topic, None)
 
     async def _until(
-        self, topic: str, condition: Callable[[], bool], limit_s: float = POLL_S
+        self, topic: str, condition: Callable[[], bool], limit_s: float | None = None
     ) -> None:
         """Returns when the condition holds; it is looked at when there is news of the topic."""
         loop = asyncio.get_running_loop()
-        deadline = loop.time() + limit_s
+        deadline = loop.time() + (POLL_S if limit_s is None else limit_s)
         while not condition() and loop.time() < deadline:
             future: asyncio.Future[None] = loop.create_future()
-            self._waiting.setdefault(topic, set()).add(future)
+            self._waiting.setdefault(topic, {})[future] = None
             try:
                 await asyncio.wait_for(future, deadline - loop.time())
             except (asyncio.TimeoutError, TimeoutError):
-                self._waiting.get(topic, set()).discard(future)
+                self._waiting.get(topic, {}).pop(future, None)
 
 
 def _dead_nodes() -> frozenset[str]:

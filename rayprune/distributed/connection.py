@@ -49,7 +49,7 @@ class WithoutRaysWorries(io.TextIOBase):
         self._target.flush()
 
     def isatty(self) -> bool:
-        return self._target.isatty()
+        return not self._target.closed and self._target.isatty()  # it may be asked after all
 
     def fileno(self) -> int:
         return self._target.fileno()
@@ -94,9 +94,10 @@ def connected() -> Iterator[bool]:
             yield is_ours
         except (ray.exceptions.RayError, TuneError) as error:
             reason = str(error).strip().split("\n")[0]
+            node = ray.worker.global_worker.node  # None once Ray was shut down
+            log = f". Ray's own log is in {node.get_logs_dir_path()}" if node else ""
             raise RayStoppedError(
-                f"Ray stopped ({reason}): the same command goes on from here. Ray's own log is in "
-                f"{ray.worker.global_worker.node.get_logs_dir_path()}"
+                f"Ray stopped ({reason}): the same command goes on from here{log}"
             ) from error
 
 

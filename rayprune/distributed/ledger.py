@@ -132,15 +132,13 @@ class Ledger:
     _lives: dict[int, _Life] = field(default_factory=dict)
     _num_lives: int = 0
     _given_up: dict[int, str] = field(default_factory=dict)
-    _ready: list[tuple[int, int, str]] = field(default_factory=list)
-    """A heap: most wanted first, then in order of submission; what became stale is skipped."""
+    _ready: dict[str | None, list[tuple[int, int, str]]] = field(default_factory=dict)
+    """Heaps of what is ready: for each stage of what needs it, and for None of all. Most wanted
+    first, then in order of submission; what became stale is skipped."""
     _later: set[str] = field(default_factory=set)
     _open: set[str] = field(default_factory=set)
-    _changed: dict[str, int] = field(default_factory=dict)
-    """Key -> version of its last change, latest last."""
-    _notes: list[tuple[int, str]] = field(default_factory=list)
-    """Version -> what happened then that people should know."""
-    _version: int = 0
+    _news: list[_Entry | str] = field(default_factory=list)
+    """Stages whose progress changed, and what people should know; its length is the version."""
     _abandoned: str | None = None
     _closed: bool = False
 
@@ -251,10 +249,8 @@ class Ledger:
         entry.longest_epoch_s = max(entry.longest_epoch_s or 0.0, now - entry.progressed_at)
         entry.progressed_at = now
         entry.history = tuple(history)
-        entry.progress = StageProgress("running", done, history[-1], images_per_second)
-        if entry.wanted_by:
-            self._touch(entry)
-        else:
+        self._becomes(entry, StageProgress("running", done, history[-1], images_per_second))
+        if not entry.wanted_by:
             self._release(entry)
         return bool(entry.wanted_by)
 
@@ -305,11 +301,11 @@ class Ledger:
             return
         source = self._entries[missing]
         if source.progress.status == "done":
-            source.progress, source.snapshot, source.history = WANTED, None, ()
+            source.snapshot, source.history = None, ()
             source.wanted_by.update(entry.wanted_by)
             for user in self._users_of(missing):
                 user.missing.add(missing)
-            self._touch(source)
+            self._becomes(source, WANTED)
         self._release(entry)
 
     def elsewhere(self, incarnation: Incarnation, key: str) -> None:
@@ -328,7 +324,7 @@ class Ledger:
         if life is None:
             return False
         entry = self._stop(life)
-        self._note(f"slot {slot}: {reason}" + ("" if entry is None else f"; {_goes_on(entry)}"))
+        self._news.append(f"slot {slot}: {reason}" + ("" if entry is None else _goes_on(entry)))
         if entry is not None and is_blamed:
             entry.deaths.append((reason, life.nodes))
             self._judge(entry)
@@ -374,18 +370,15 @@ class Ledger:
 
     def changes(self, since: int = 0) -> Changes:
         """What became different after that version; holds no snapshot."""
-        entries = {}
-        for key in reversed(self._changed):
-            if self._changed[key] <= since:
-                break
-            entries[key] = self._entries[key]
+        news = self._news[since:]
+        entries = {entry.stage.key: entry for entry in news if isinstance(entry, _Entry)}
         return Changes(
             ledger=self.identity,
-            version=self._version,
+            version=len(self._news),
             stages={key: entry.progress for key, entry in entries.items()},
             executed_for={k: e.executed_for for k, e in entries.items() if e.executed_for},
             executed_epochs=self.executed_epochs,
-            notes=tuple(text for version, text in self._notes if version > since),
+            notes=tuple(note for note in news if isinstance(note, str)),
         )
 
     # ---- decisions ----
@@ -395,6 +388,7 @@ class Ledger:
         missing = {s.stage.key for s in sources if s.progress.status != "done"}
         entry = _Entry(experiment, stage, len(self._entries), missing)
         self._entries[stage.key] = entry
+        self._news.append(entry)
         for source in sources:
             self._users.setdefault(source.stage.key, []).append(stage.key)
         errors = [s.progress.error for s in sources if s.progress.status == "failed"]
@@ -434,8 +428,8 @@ class Ledger:
         return f"no epoch ended within {silent:.0f} s" if silent > patience else None
 
     def _decide(self, life: _Life) -> Answer:
-        following = [e for e in self._users_of(life.held) if self._is_ready(e)]
-        entry = min(following, key=_urgency) if following else self._first_ready()
+        following = None if life.held is None else self._first_ready(life.held)
+        entry = following or self._first_ready()
         if entry is None:
             return Wait() if self.has_work() else Stop()
         life.running, life.mistakes = entry.stage.key, {}
@@ -443,29 +437,33 @@ class Ledger:
         entry.progressed_at = self.clock()
         if entry.longest_epoch_s is None and entry.stage.inputs.weights is not None:
             entry.longest_epoch_s = self._entries[entry.stage.inputs.weights].longest_epoch_s
-        entry.progress = StageProgress("running", entry.progress.epochs_done)
-        self._touch(entry)
+        self._becomes(entry, StageProgress("running", entry.progress.epochs_done))
         return Run(entry.experiment, entry.stage)
 
-    def _first_ready(self) -> _Entry | None:
-        while self._ready:
-            urgency, order, key = self._ready[0]
+    def _first_ready(self, needs: str | None = None) -> _Entry | None:
+        """The most urgent stage that is ready, of all or of those that need one."""
+        heap = self._ready.get(needs, [])
+        while heap:
+            urgency, order, key = heap[0]
             entry = self._entries[key]
             if self._is_ready(entry) and (urgency, order) == _urgency(entry):
                 return entry
-            heapq.heappop(self._ready)
+            heapq.heappop(heap)
         return None
 
     def _is_ready(self, entry: _Entry) -> bool:
         is_wanted = entry.progress.status == "wanted" and bool(entry.wanted_by)
         return is_wanted and not entry.missing and entry.not_before <= self.clock()
 
+    def _becomes(self, entry: _Entry, progress: StageProgress) -> None:
+        """The progress of a stage is another: that is news."""
+        entry.progress = progress
+        self._news.append(entry)
+        self._touch(entry)
+
     def _touch(self, entry: _Entry) -> None:
         """Bring everything that is kept about all stages in line with one that has changed."""
         key = entry.stage.key
-        self._version += 1
-        self._changed.pop(key, None)
-        self._changed[key] = self._version
         if entry.is_open != (key in self._open):
             (self._open.add if entry.is_open else self._open.discard)(key)
             for source in entry.stage.inputs.keys:
@@ -473,11 +471,8 @@ class Ledger:
         if entry.progress.status == "wanted" and entry.not_before > self.clock():
             self._later.add(key)
         elif self._is_ready(entry):
-            heapq.heappush(self._ready, (*_urgency(entry), key))
-
-    def _note(self, text: str) -> None:
-        self._version += 1
-        self._notes.append((self._version, text))
+            for needs in (None, *entry.stage.inputs.keys):
+                heapq.heappush(self._ready.setdefault(needs, []), (*_urgency(entry), key))
 
     def _count_waiting(self, source: _Entry, difference: int) -> None:
         """Let the object store drop a snapshot that no stage waits for; the storage keeps it."""
@@ -486,11 +481,10 @@ class Ledger:
             source.snapshot = None
 
     def _is_done(self, entry: _Entry, metrics: Mapping[str, float]) -> None:
-        entry.progress = StageProgress("done", entry.stage.epochs, metrics)
         if entry.num_waiting == 0:
             entry.snapshot = None
         self._later.discard(entry.stage.key)
-        self._touch(entry)
+        self._becomes(entry, StageProgress("done", entry.stage.epochs, metrics))
         for user in self._users_of(entry.stage.key):
             user.missing.discard(entry.stage.key)
             if self._is_ready(user):
@@ -508,9 +502,7 @@ class Ledger:
     def _release(self, entry: _Entry) -> None:
         """A stage that no slot runs any more is wanted again."""
         entry.runs_on = None
-        if entry.progress.status == "running":
-            entry.progress = StageProgress("wanted", entry.progress.epochs_done)
-        self._touch(entry)
+        self._becomes(entry, StageProgress("wanted", entry.progress.epochs_done))
 
     def _judge(self, entry: _Entry) -> None:
         """A stage in whose epoch fresh workers die again and again is what kills them."""
@@ -526,8 +518,8 @@ class Ledger:
             entry = failing.pop()
             if entry.progress.status in ACTIVE:
                 entry.runs_on = None
-                entry.progress = StageProgress("failed", entry.progress.epochs_done, error=error)
-                self._touch(entry)
+                epochs_done = entry.progress.epochs_done
+                self._becomes(entry, StageProgress("failed", epochs_done, error=error))
                 failing += self._users_of(entry.stage.key)
 
     def _users_of(self, key: str | None) -> Iterable[_Entry]:
@@ -537,7 +529,7 @@ class Ledger:
 
 def _goes_on(entry: _Entry) -> str:
     what = "the dense run" if entry.stage.is_dense else f"cycle {entry.stage.cycle}"
-    return f"{what} goes on after {entry.progress.epochs_done} of {entry.stage.epochs} epochs"
+    return f"; {what} goes on after {entry.progress.epochs_done} of {entry.stage.epochs} epochs"
 
 
 def _urgency(entry: _Entry) -> tuple[int, int]:

@@ -17,6 +17,7 @@ from rayprune.distributed.groups import remove_groups
 from rayprune.distributed.head import start
 from rayprune.distributed.place import Place
 from rayprune.results.faults import reach
+from rayprune.results.storage import StorageError
 
 FIRST_S = 30.0  # how long all else lets the first slot start alone
 END_S = 60.0  # how long slots may take to end before they are killed
@@ -123,7 +124,8 @@ def _reason(error: Exception) -> str:
         ranks = ", ".join(map(str, sorted(died)))
         return f"the process of rank {ranks} died (killed, out of memory, or its node is gone)"
     if failures:
-        rank, failure = min(failures.items())
+        # A rank whose partner ended meets an error of the network: another says why.
+        rank, failure = min(failures.items(), key=lambda item: (_is_network(item[1]), item[0]))
         return f"rank {rank}: {_said(failure)}"
     return _said(getattr(error, "controller_failure", error))
 
@@ -134,12 +136,14 @@ def _is_death(failure: Exception) -> bool:
     return isinstance(cause, ray.exceptions.RayActorError | ray.exceptions.OutOfMemoryError)
 
 
+def _is_network(failure: Exception) -> bool:
+    return any(library in str(failure) for library in ("gloo", "NCCL"))
+
+
 def _said(error: Exception) -> str:
-    """What a traceback ends with, or the first line of a message, with the kind of the error."""
-    lines = [line.strip() for line in str(error).split("\n") if line.strip()]
-    if not lines:
-        return type(error).__name__
-    if lines[0].startswith("Traceback"):
-        return lines[-1]
-    says_all = isinstance(error, ValueError | OSError | MetAloneError)
-    return lines[0] if says_all else f"{type(error).__name__}: {lines[0]}"
+    """The first line of what was raised, with its kind unless the line says all."""
+    error = getattr(error, "_base_exc", error)  # as Ray Train hands over what a worker raised
+    line = next((line.strip() for line in str(error).split("\n") if line.strip()), "")
+    if isinstance(error, MetAloneError | StorageError):
+        return line
+    return f"{type(error).__name__}: {line}" if line else type(error).__name__
