@@ -389,6 +389,7 @@ def main() -> int:
     ways.add_argument("--interrupt", action="store_true", help="Ctrl-C and SIGTERM")
     options = parser.parse_args()
     way = quiet if options.quiet else interrupted if options.interrupt else disturbed
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # what a run has started ends with it
     right = 0
     print(f"seed {options.seed}", flush=True)
     for number in range(options.first, options.first + options.runs):
