@@ -2,7 +2,7 @@
 
     python tests/e2e/chaos.py --runs 20 --seed 1      random processes are killed; about 25 minutes
     python tests/e2e/chaos.py --runs 50 --quiet       nothing is killed, but the machine is busy
-    python tests/e2e/chaos.py --runs 20 --interrupt   Ctrl-C and SIGTERM, then the same command
+    python tests/e2e/chaos.py --runs 4 --interrupt    Ctrl-C and SIGTERM, then the same command
 
 All that is random comes from the seed and the number of the run, and is printed: `--first 7 --runs
 1` repeats the seventh run. What went wrong stays in the folder that is named; the rest is deleted.
@@ -42,6 +42,7 @@ from rayprune.trials import make_trials
 LIMIT_S = 300.0  # within which a study has ended, whatever was killed
 LEFT_S = 30.0  # within which the processes of an ended study are gone
 STOP_S = 10.0  # within which an interrupted command has ended
+INTERRUPTS = 5  # of one study
 NODES_EVERY = 5  # each fifth run is on several nodes
 VARY = ("seconds", "images_per_second")  # what no two runs have in common
 DIVERSE = ("executed", *VARY)  # which trial ran a stage depends on who was first
@@ -337,36 +338,48 @@ def quiet(plan: Plan) -> float:
 
 
 def interrupted(plan: Plan) -> float:
-    """A run that is interrupted, then started again; return how long the end took."""
-    draw = random.Random(f"interrupt {plan}")
-    number = (signal.SIGINT, signal.SIGTERM)[plan.number % 2]
+    """A study that is interrupted again and again; return the longest time that an end took.
+
+    Raises ``ChaosError``.
+    """
+    draw, took = random.Random(f"interrupt {plan}"), [0.0]
     with place(plan.workers) as there:
-        began = time.monotonic()
-        driver = there.start()
-        moment = draw.uniform(0, 50) if draw.random() < 0.8 else draw.uniform(0.5, 6)
-        while driver.poll() is None and time.monotonic() - began < moment:
-            time.sleep(0.02)
-        driver.send_signal(number)
-        sent = time.monotonic()
-        with suppress(subprocess.TimeoutExpired):
-            driver.wait(timeout=60)
-        took = time.monotonic() - sent
-        last = (there.outputs[-1].splitlines() or [""])[-1]
-        print(
-            f"  {number.name} at {moment:.1f} s: code {driver.returncode} {took:.1f} s later; "
-            f"last line: {last}",
-            flush=True,
-        )
-        if driver.returncode != 0:  # it was done already
-            expect(driver.returncode == 128 + number, f"code {driver.returncode}", there)
-            expect(last.startswith("interrupted; to go on"), "no word on how to go on", there)
-            expect(took < STOP_S, f"it took {took:.0f} s to end", there)
-            wait_for_nobody(there)
+        for _ in range(INTERRUPTS):
+            number = draw.choice((signal.SIGINT, signal.SIGTERM))
+            at_report, is_early = draw.random() < 0.2, draw.random() < 0.4
+            moment = draw.uniform(0, 2) if at_report else draw.uniform(0, 10 if is_early else 60)
             driver = there.start()
-            wait(driver, there, time.monotonic())
+            wait_for_moment(there, driver, moment, at_report)
+            driver.send_signal(number)
+            sent = time.monotonic()
+            with suppress(subprocess.TimeoutExpired):
+                driver.wait(timeout=LEFT_S)
+            took.append(time.monotonic() - sent)
+            last = (there.outputs[-1].splitlines() or [""])[-1]
+            when = f"{number.name} {moment:.1f} s after the {'end' if at_report else 'start'}"
+            print(f"  {when}: {driver.returncode} {took[-1]:.1f} s later, {last!r}", flush=True)
+            expect(driver.returncode in (0, 128 + number), f"code {driver.returncode}", there)
+            if driver.returncode:
+                expect(last.startswith("interrupted; to go on"), "no word on how to go on", there)
+                expect(took[-1] < STOP_S, f"it took {took[-1]:.0f} s to end", there)
+                wait_for_nobody(there)
+        driver = there.start()
+        wait(driver, there, time.monotonic())
         check(there, driver.returncode)
         expect_same(contents(there), undisturbed(plan.workers), there)
-        return took
+    return max(took)
+
+
+def wait_for_moment(
+    there: Place, driver: subprocess.Popen[bytes], moment: float, at_report: bool
+) -> None:
+    """Returns so long after the start, or after the best model was written, or at the end."""
+    best = there.folder / "storage" / "chaos" / "best" / "provenance.json"
+    began = time.monotonic()
+    while driver.poll() is None and time.monotonic() - began < moment:
+        if at_report and not best.exists():
+            began = time.monotonic()
+        time.sleep(0.02)
 
 
 # ---- the command ----
