@@ -373,13 +373,28 @@ def interrupted(plan: Plan) -> float:
 def wait_for_moment(
     there: Place, driver: subprocess.Popen[bytes], moment: float, at_report: bool
 ) -> None:
-    """Returns so long after the start, or after the best model was written, or at the end."""
+    """Returns so long after the start, or after the best model was written, or at the end.
+
+    A process starts once it catches signals: before, Python imports what says what to do then.
+    """
     best = there.folder / "storage" / "chaos" / "best" / "provenance.json"
-    began = time.monotonic()
-    while driver.poll() is None and time.monotonic() - began < moment:
-        if at_report and not best.exists():
+    began: float | None = None
+    while driver.poll() is None and (began is None or time.monotonic() - began < moment):
+        if (
+            began is None
+            and catches(driver.pid, signal.SIGTERM)
+            and (best.exists() or not at_report)
+        ):
             began = time.monotonic()
         time.sleep(0.02)
+
+
+def catches(pid: int, number: signal.Signals) -> bool:
+    with suppress(OSError):
+        status = Path(f"/proc/{pid}/status").read_text()
+        (caught,) = [line.split()[1] for line in status.splitlines() if line.startswith("SigCgt")]
+        return bool(int(caught, 16) >> number - 1 & 1)
+    return False
 
 
 # ---- the command ----
@@ -403,6 +418,7 @@ def main() -> int:
     options = parser.parse_args()
     way = quiet if options.quiet else interrupted if options.interrupt else disturbed
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # what a run has started ends with it
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # in the background it is ignored
     right = 0
     print(f"seed {options.seed}", flush=True)
     for number in range(options.first, options.first + options.runs):
