@@ -40,7 +40,10 @@ from rayprune.snapshot import decode
 from rayprune.trials import make_trials
 
 LIMIT_S = 300.0  # within which a study has ended, whatever was killed
-LEFT_S = 30.0  # within which the processes of an ended study are gone
+LEFT_S = (
+    90.0  # within which an ended study's processes are gone: Ray's agents look for GCS a minute
+)
+LONG_S = 5.0  # after which what still runs is worth a line
 STOP_S = 10.0  # within which an interrupted command has ended
 INTERRUPTS = 5  # of one study
 NODES_EVERY = 5  # each fifth run is on several nodes
@@ -277,10 +280,14 @@ def check(there: Place, code: int) -> None:
 
 
 def wait_for_nobody(there: Place) -> None:
-    deadline = time.monotonic() + LEFT_S
-    while left := there.left():
-        expect(time.monotonic() < deadline, f"left: {left}", there)
+    began, lasted = time.monotonic(), 0.0
+    while left := [line.split()[0] for line in there.left() if line]:
+        lasted = time.monotonic() - began
+        expect(lasted < LEFT_S, f"left: {left}", there)
         time.sleep(0.2)
+        last = left
+    if lasted > LONG_S:
+        print(f"  {lasted:.0f} s after the end there still was {last}", flush=True)
 
 
 def expect(condition: bool, complaint: str, there: Place) -> None:
