@@ -39,7 +39,7 @@ from rayprune.results.stages import load_content, read_manifest
 from rayprune.snapshot import decode
 from rayprune.trials import make_trials
 
-LIMIT_S = 300.0  # within which a study has ended, whatever was killed
+LIMIT_S = 600.0  # within which a study has ended; far above what it takes: machines are busy
 LEFT_S = (
     90.0  # within which an ended study's processes are gone: Ray's agents look for GCS a minute
 )
@@ -351,9 +351,9 @@ def interrupted(plan: Plan) -> float:
     """
     draw, took = random.Random(f"interrupt {plan}"), [0.0]
     with place(plan.workers) as there:
-        for _ in range(INTERRUPTS):
+        for interrupt in range(INTERRUPTS):
             number = draw.choice((signal.SIGINT, signal.SIGTERM))
-            at_report, is_early = draw.random() < 0.2, draw.random() < 0.4
+            at_report, is_early = interrupt == INTERRUPTS - 1, draw.random() < 0.5
             moment = draw.uniform(0, 2) if at_report else draw.uniform(0, 10 if is_early else 60)
             driver = there.start()
             wait_for_moment(there, driver, moment, at_report)

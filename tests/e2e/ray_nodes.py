@@ -53,6 +53,7 @@ class Nodes:
         self._nodes: list[Node] = []
         self._environment = {k: v for k, v in os.environ.items() if not k.startswith("RAY")}
         self._environment |= QUICK_CHECKS | {"HOME": str(folder), "OMP_NUM_THREADS": "1"}
+        self._environment |= {"RAY_worker_niceness": "0"}  # or they starve beside other processes
         self._environment |= {"RAY_AUTH_MODE": "disabled"}  # no token of this machine is used
         port, client = free_ports(2)
         self.address = f"127.0.0.1:{port}"
