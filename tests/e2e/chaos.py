@@ -40,9 +40,7 @@ from rayprune.snapshot import decode
 from rayprune.trials import make_trials
 
 LIMIT_S = 600.0  # within which a study has ended; far above what it takes: machines are busy
-LEFT_S = (
-    90.0  # within which an ended study's processes are gone: Ray's agents look for GCS a minute
-)
+LEFT_S = 90.0  # within which an ended study leaves no process: Ray's agents may take a minute
 LONG_S = 5.0  # after which what still runs is worth a line
 STOP_S = 10.0  # within which an interrupted command has ended
 INTERRUPTS = 5  # of one study
