@@ -173,10 +173,10 @@ class LedgerActor:
         self._ledger.elsewhere(incarnation, key)
         self._tell()
 
-    async def slot_lost(self, slot: int, reason: str, is_blamed: bool = True) -> bool:
-        has_joined = self._ledger.slot_lost(slot, reason, is_blamed=is_blamed)
+    async def slot_lost(self, slot: int, reason: str, is_blamed: bool = True) -> int:
+        num_joined = self._ledger.slot_lost(slot, reason, is_blamed=is_blamed)
         self._tell()
-        return has_joined
+        return num_joined
 
     async def give_up(self, slot: int, error: str) -> None:
         self._ledger.give_up(slot, error)

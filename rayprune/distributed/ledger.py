@@ -130,7 +130,7 @@ class Ledger:
     """Key -> the stages that need it."""
     _plans: dict[str, Sequence[Stage]] = field(default_factory=dict)
     _lives: dict[int, _Life] = field(default_factory=dict)
-    _num_lives: int = 0
+    _num_joined: dict[int, int] = field(default_factory=dict)
     _given_up: dict[int, str] = field(default_factory=dict)
     _ready: dict[str | None, list[tuple[int, int, str]]] = field(default_factory=dict)
     """Heaps of what is ready: for each stage of what needs it, and for None of all. Most wanted
@@ -201,8 +201,8 @@ class Ledger:
     ) -> Incarnation:
         """A slot's workers start their life; the one before, if it was not over, is lost."""
         self.slot_lost(slot, "its workers died")
-        self._num_lives += 1
-        incarnation = Incarnation(slot, self.identity, self._num_lives)
+        number = self._num_joined[slot] = self._num_joined.get(slot, 0) + 1
+        incarnation = Incarnation(slot, self.identity, number)
         self._lives[slot] = _Life(incarnation, num_workers, frozenset(nodes), self.clock())
         return incarnation
 
@@ -315,20 +315,20 @@ class Ledger:
             entry.not_before = self.clock() + ELSEWHERE_S
             self._release(entry)
 
-    def slot_lost(self, slot: int, reason: str, *, is_blamed: bool = True) -> bool:
-        """A slot's workers died. Return False if it had none that had joined.
+    def slot_lost(self, slot: int, reason: str, *, is_blamed: bool = True) -> int:
+        """A slot's workers died. Return how many of its lives have joined so far.
 
         What they ran is wanted again, unless it is to blame and keeps killing workers.
         """
         life = self._lives.pop(slot, None)
-        if life is None:
-            return False
+        if life is None:  # nothing had joined, or it was given up before
+            return self._num_joined.get(slot, 0)
         entry = self._stop(life)
         self._news.append(f"slot {slot}: {reason}" + ("" if entry is None else _goes_on(entry)))
         if entry is not None and is_blamed:
             entry.deaths.append((reason, life.nodes))
             self._judge(entry)
-        return True
+        return self._num_joined[slot]
 
     def give_up(self, slot: int, error: str) -> None:
         """A slot cannot start. Without any slot what is not done cannot be."""

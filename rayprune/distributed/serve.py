@@ -26,11 +26,9 @@ from rayprune.distributed.place import Place
 from rayprune.distributed.shared import sees
 from rayprune.distributed.slots import MetAloneError
 from rayprune.results.faults import reach
-from rayprune.results.files import stage_lease_file
-from rayprune.results.lease import LeaseHeldError, held
-from rayprune.results.stages import LostSnapshotError, finished_records, load_content
+from rayprune.results.stages import LostSnapshotError, load_content
 from rayprune.snapshot import Snapshot, decode
-from rayprune.training.run import failure_message, run_stage
+from rayprune.training.run import StageElsewhereError, failure_message, run_stage
 from rayprune.training.stage import EpochReport
 from rayprune.training.worker import Worker, broadcast, gather, training_process
 
@@ -51,8 +49,6 @@ class _Inputs:
     """Key -> encoded snapshot, of those that the ranks do not hold already."""
     lost: str | None = None
     """Key of an input that is gone from the storage."""
-    is_elsewhere: bool = False
-    """Whether another study runs this stage, or has done it, or this one had before a death."""
 
 
 def serve(slot: int, place: Place, threads: int) -> None:
@@ -102,6 +98,10 @@ def _attempt(
         if worker.is_first:
             ray.get(ledger.lost.remote(incarnation, key, error.key))
         return None
+    except StageElsewhereError:
+        if worker.is_first:
+            ray.get(ledger.elsewhere.remote(incarnation, key))
+        return None
     except torch.OutOfMemoryError as error:
         ray.get(ledger.failed.remote(incarnation, key, _out_of_memory(error, run, worker)))
         if worker.world_size > 1:
@@ -133,19 +133,15 @@ def _run(
         )
         return ray.get(told)
 
-    with _lease(stage.key, worker, place) as is_free:
-        found = _inputs(run, snapshot, place, is_free) if worker.is_first else None
-        inputs = broadcast(found, worker)
-        if inputs.is_elsewhere:
-            if worker.is_first:
-                ray.get(ledger.elsewhere.remote(incarnation, stage.key))
-            return None
-        if inputs.lost is not None:
-            raise LostSnapshotError(inputs.lost)
-        snapshots = {key: decode(content) for key, content in inputs.contents.items()}
-        if snapshot is not None:
-            snapshots.setdefault(snapshot.records[-1].key, snapshot)
-        finished = run_stage(run.experiment, stage, snapshots, worker, storage, on_epoch=on_epoch)
+    inputs = broadcast(_inputs(run, snapshot, place) if worker.is_first else None, worker)
+    if inputs.lost is not None:
+        raise LostSnapshotError(inputs.lost)
+    snapshots = {key: decode(content) for key, content in inputs.contents.items()}
+    if snapshot is not None:
+        snapshots.setdefault(snapshot.records[-1].key, snapshot)
+    finished = run_stage(
+        run.experiment, stage, snapshots, worker, storage, owner=place.folder, on_epoch=on_epoch
+    )
     if finished is None:
         return None
     done, content = finished
@@ -157,26 +153,9 @@ def _run(
     return done
 
 
-@contextmanager
-def _lease(key: str, worker: Worker, place: Place) -> Iterator[bool]:
-    """While open, other studies leave this stage alone; or False if one of them runs it."""
-    if not worker.is_first:
-        yield True
-        return
-    file = stage_lease_file(place.storage, key)
-    try:
-        with held(file, place.folder, same_owner=True):
-            yield True
-    except LeaseHeldError:
-        yield False
-
-
-def _inputs(run: Run, snapshot: Snapshot | None, place: Place, is_free: bool) -> _Inputs:
+def _inputs(run: Run, snapshot: Snapshot | None, place: Place) -> _Inputs:
     """What the stage starts from: in hand, in the object store, or in the storage."""
     contents: dict[str, bytes] = {}
-    # Done since this study looked: the ledger finds it there as it finds what another study did.
-    if not is_free or finished_records(place.storage, run.stage.key) is not None:
-        return _Inputs(contents, is_elsewhere=True)
     in_hand = None if snapshot is None else snapshot.records[-1].key
     for key in run.stage.inputs.keys:
         try:

@@ -40,8 +40,8 @@ class SlotActor:
         if slot > 0:
             ray.wait([ledger.first_epoch_done.remote()], timeout=FIRST_S)
         # What an earlier process of this actor left behind is no fault of the stage.
-        ray.get(ledger.slot_lost.remote(slot, "its slot was started again", is_blamed=False))
-        starts = 0
+        lost = ledger.slot_lost.remote(slot, "its slot was started again", is_blamed=False)
+        num_joined, starts = ray.get(lost), 0
         while ray.get(ledger.has_work.remote()):
             remove_groups(tag)
             reach("slot.before_fit", f"slot {slot}")
@@ -50,8 +50,8 @@ class SlotActor:
                 starts = 0
             except Exception as error:  # a worker, a node, Ray's controller: all can be replaced
                 reason = _reason(error)
-                has_joined = ray.get(ledger.slot_lost.remote(slot, reason))
-                starts = 0 if has_joined else starts + 1
+                before, num_joined = num_joined, ray.get(ledger.slot_lost.remote(slot, reason))
+                starts = 0 if num_joined != before else starts + 1
                 if starts == MAX_STARTS:
                     ray.get(ledger.give_up.remote(slot, f"no workers could be started: {reason}"))
                     return

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 import pyarrow as pa
 
 from rayprune.config import Study
-from rayprune.results.files import default_storage
+from rayprune.results.files import default_storage, storage_of, study_folder
 from rayprune.results.progress import Changes, ProgressLog, StageProgress, StudyProgress
 from rayprune.results.recorder import Recorder
 from rayprune.results.stages import finished_records
@@ -29,6 +29,7 @@ def run_local(
     Rank 0 alone has a `recorder`: it reads and writes the storage, and calls `on_progress` after
     every epoch. A trial that cannot be run fails alone. Raises ``StorageError``.
     """
+    folder = study_folder(default_storage(study), study.name)
     with training_process(study.scaling.cpus_per_worker), local_worker() as worker:
         journal = None if recorder is None else _Journal(recorder, on_progress)
         pending = None if recorder is None else [trial.name for trial in recorder.pending]
@@ -37,7 +38,7 @@ def run_local(
             recorder.write_study()
         for trial in trials:
             if trial.name in pending:
-                _run_trial(trial, worker, default_storage(study), journal)
+                _run_trial(trial, worker, folder, journal)
         table = None
         if recorder is not None and journal is not None:
             table = recorder.up_to_date() if not pending else None
@@ -102,7 +103,9 @@ class _Journal:
         self._on_progress(progress)
 
 
-def _run_trial(trial: TrialPlan, worker: Worker, storage: str, journal: _Journal | None) -> None:
+def _run_trial(trial: TrialPlan, worker: Worker, folder: str, journal: _Journal | None) -> None:
+    storage = storage_of(folder)
+
     def on_epoch(report: EpochReport) -> bool:
         assert journal is not None, "rank 0 alone reports"
         journal.epoch_done(report, trial.name)
@@ -111,7 +114,7 @@ def _run_trial(trial: TrialPlan, worker: Worker, storage: str, journal: _Journal
     if broadcast(journal and journal.has_failed(trial), worker):
         return
     try:
-        run_plan(trial.experiment, trial.plan, worker, storage, on_epoch=on_epoch)
+        run_plan(trial.experiment, trial.plan, worker, storage, owner=folder, on_epoch=on_epoch)
     except StorageError:
         raise
     except Exception as error:

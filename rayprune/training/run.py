@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import time
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -13,7 +15,8 @@ from rayprune.config import Data, Experiment
 from rayprune.data import Dataset, load_data
 from rayprune.plan import Stage
 from rayprune.results.faults import reach
-from rayprune.results.files import epoch_file
+from rayprune.results.files import epoch_file, stage_lease_file
+from rayprune.results.lease import LeaseHeldError, held
 from rayprune.results.stages import (
     LostSnapshotError,
     finished_records,
@@ -29,7 +32,13 @@ from rayprune.training.setup import num_steps_per_epoch
 from rayprune.training.stage import OnEpoch, train_stage
 from rayprune.training.worker import Worker, broadcast
 
+ELSEWHERE_S = 2.0  # how soon a stage that another study runs is looked at again
+
 log = logging.getLogger(__name__)
+
+
+class StageElsewhereError(Exception):
+    """Another study runs this stage, or has just done it."""
 
 
 def run_plan(
@@ -38,18 +47,22 @@ def run_plan(
     worker: Worker,
     storage: str,
     *,
+    owner: str = "",
     on_epoch: OnEpoch = lambda report: True,
 ) -> Snapshot:
     """Run the stages of a plan that its last one needs and that the storage does not hold.
 
-    Every rank calls it and returns the last snapshot. Raises what `run_stage` raises.
+    Every rank calls it and returns the last snapshot. A stage that another owner runs is waited
+    for. Raises what `run_stage` raises, but for ``StageElsewhereError``.
     """
     while True:
         keys = broadcast(_missing(plan, storage) if worker.is_first else None, worker)
         try:
-            return _run_missing(experiment, plan, keys, worker, storage, on_epoch)
+            return _run_missing(experiment, plan, keys, worker, storage, owner, on_epoch)
         except LostSnapshotError:
             continue  # it no longer counts as done: the next round runs it again
+        except StageElsewhereError:
+            time.sleep(ELSEWHERE_S)
 
 
 def run_stage(
@@ -59,17 +72,32 @@ def run_stage(
     worker: Worker,
     storage: str,
     *,
+    owner: str = "",
     on_epoch: OnEpoch = lambda report: True,
 ) -> tuple[Snapshot, bytes] | None:
     """Run one stage and keep its result; `inputs` holds the snapshots of ``stage.inputs.keys``.
 
     Return the snapshot and, on rank 0, its encoded content (empty on the others), or None when
-    `on_epoch` said stop. Goes on from the stage's last epoch checkpoint. Raises ``ValueError`` for
-    data, models and goals that cannot be, ``StorageError``.
+    `on_epoch` said stop. Goes on from the stage's last epoch checkpoint. `owner` names the study,
+    so that others which use the storage leave the stage alone meanwhile. Raises ``ValueError`` for
+    data, models and goals that cannot be, ``StorageError``; ``StageElsewhereError`` on every rank.
     """
-    assert stage.inputs.teacher is None and not stage.inputs.ingredients, "no plan has them so far"
     dataset = load_dataset(experiment.data, experiment.seed)
     _check_batch(experiment, dataset, worker)
+    with _alone(storage, stage.key, owner, worker):
+        return _run_stage(experiment, stage, inputs, dataset, worker, storage, on_epoch)
+
+
+def _run_stage(
+    experiment: Experiment,
+    stage: Stage,
+    inputs: Mapping[str, Snapshot],
+    dataset: Dataset,
+    worker: Worker,
+    storage: str,
+    on_epoch: OnEpoch,
+) -> tuple[Snapshot, bytes] | None:
+    assert stage.inputs.teacher is None and not stage.inputs.ingredients, "no plan has them so far"
     model = make_model(experiment, dataset)
     initial = initial_snapshot(model)
     before = initial if stage.inputs.masks is None else inputs[stage.inputs.masks]
@@ -100,6 +128,24 @@ def run_stage(
         content = encode(trained.snapshot)
         save_stage(storage, stage.key, content, trained.snapshot.records, trained.history)
     return trained.snapshot, content
+
+
+@contextmanager
+def _alone(storage: str, key: str, owner: str, worker: Worker) -> Iterator[None]:
+    """While open, other studies leave a stage alone. Raises ``StageElsewhereError``."""
+    with ExitStack() as stack:
+        is_free = None
+        if worker.is_first:
+            try:
+                file = stage_lease_file(storage, key)
+                stack.enter_context(held(file, owner, same_owner=True))
+                # Done since whoever wants it looked: by another study, or before a death.
+                is_free = finished_records(storage, key) is None
+            except LeaseHeldError:
+                is_free = False
+        if not broadcast(is_free, worker):
+            raise StageElsewhereError(key)
+        yield
 
 
 @lru_cache(maxsize=2)
@@ -139,19 +185,22 @@ def _run_missing(
     missing: Sequence[str],
     worker: Worker,
     storage: str,
+    owner: str,
     on_epoch: OnEpoch,
 ) -> Snapshot:
-    held: dict[str, Snapshot] = {}
+    inputs: dict[str, Snapshot] = {}
     to_run = [stage for stage in plan if stage.key in missing]
     for number, stage in enumerate(to_run):
         for key in stage.inputs.keys:
-            held[key] = held.get(key) or _load(storage, key, worker)
-        finished = run_stage(experiment, stage, held, worker, storage, on_epoch=on_epoch)
+            inputs[key] = inputs.get(key) or _load(storage, key, worker)
+        finished = run_stage(
+            experiment, stage, inputs, worker, storage, owner=owner, on_epoch=on_epoch
+        )
         assert finished is not None, "a plan that is run whole is wanted to its end"
-        held[stage.key] = finished[0]
+        inputs[stage.key] = finished[0]
         needed = {key for later in to_run[number + 1 :] for key in later.inputs.keys}
-        held = {k: v for k, v in held.items() if k in needed or k == plan[-1].key}
-    return held.get(plan[-1].key) or _load(storage, plan[-1].key, worker)
+        inputs = {k: v for k, v in inputs.items() if k in needed or k == plan[-1].key}
+    return inputs.get(plan[-1].key) or _load(storage, plan[-1].key, worker)
 
 
 def _load(storage: str, key: str, worker: Worker) -> Snapshot:

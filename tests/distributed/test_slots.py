@@ -62,6 +62,13 @@ def dies(ledger):
     raise RuntimeError("killed")
 
 
+def hangs(ledger):
+    """Given up by the ledger before its run ends."""
+    ledger.next_stage(ledger.join(0), 0)
+    ledger.slot_lost(0, "no epoch ended within 600 s")
+    raise RuntimeError("killed")
+
+
 def does_not_start(ledger):
     raise RuntimeError("no package")
 
@@ -94,6 +101,11 @@ def test_a_slot_whose_workers_never_join_gives_up_and_says_why(run, ledger):
         "no workers could be started: RuntimeError: no package",
     )
     assert ledger.answering.has_work(), "another slot may do it"
+
+
+def test_workers_that_were_given_up_had_started(run, ledger):
+    lives = [hangs] * (3 * MAX_STARTS)
+    assert run(*lives, ends_all_work).count("run") == len(lives) + 1
 
 
 def test_starts_count_anew_once_workers_have_joined(run, ledger):
