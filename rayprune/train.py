@@ -2,11 +2,7 @@
 
 EXPERIMENT is a YAML file of a study or of an experiment alone; its search is left out. --local runs
 without Ray in this process; torchrun -m rayprune.train EXPERIMENT runs without Ray on its ranks.
-<<<<<<< HEAD
---force replaces the results of another study of the same name.
-=======
 --force replaces the table of another study of the same name.
->>>>>>> helper2
 """
 
 from __future__ import annotations

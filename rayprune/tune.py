@@ -77,7 +77,8 @@ def run_and_print(study: Study, command: str, *, ray: bool, force: bool = False)
             # While Ray starts, SIGTERM is its own, and is a SystemExit with the signal's number.
             if isinstance(stop, SystemExit) and stop.code != signal.SIGTERM:
                 raise
-            print(f"\ninterrupted; to go on from here: {command}", file=sys.stderr)
+            after_c = "\n" if sys.stderr.isatty() else ""  # a terminal shows ^C
+            print(f"{after_c}interrupted; to go on from here: {command}", file=sys.stderr)
             is_term = terminated.is_set() or isinstance(stop, SystemExit)
             return TERMINATED if is_term else INTERRUPTED
 

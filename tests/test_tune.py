@@ -1,5 +1,6 @@
 """The command of a study: what is wrong is told before Ray starts; what would be run is shown."""
 
+import shlex
 import signal
 import subprocess
 import sys
@@ -169,7 +170,10 @@ def test_a_study_runs_without_ray_and_a_second_start_runs_nothing(two, tmp_path)
         assert name == "study.yaml" or name.partition("/")[0] in table
 
 
-def test_ctrl_c_ends_a_local_study_with_one_line_and_its_last_epoch_is_kept(small, tmp_path):
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_a_local_study_with_one_line_and_its_last_epoch_is_kept(
+    number, code, small, tmp_path
+):
     file = tmp_path / "long.yaml"
     fields = {"experiment": {**small, "dense": {"epochs": 400}}, "storage": str(tmp_path)}
     file.write_text(yaml.safe_dump(fields))
@@ -182,10 +186,11 @@ def test_ctrl_c_ends_a_local_study_with_one_line_and_its_last_epoch_is_kept(smal
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     assert process.stdout.readline().startswith("dense, epoch 1/400: ")
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     _, errors = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert errors == "interrupted: the same command goes on from here\n"
+    assert process.returncode == code
+    command = shlex.join(["python", "-m", "rayprune.tune", str(file), "--local"])
+    assert errors == f"interrupted; to go on from here: {command}\n"
     (trial,) = make_trials(load_study(file))
     content = read_bytes(epoch_file(str(tmp_path), trial.plan[0].key))
     assert content is not None and epochs_done_of(content) >= 1

@@ -110,7 +110,8 @@ class Scaling(Frozen):
     slots: Annotated[int, Field(ge=1)] | None = None
     """Stages that run at the same time; as many as the cluster's CPUs or GPUs hold."""
     max_failures: Annotated[int, Field(ge=-1)] = 3
-    """How often a slot's worker group is started again after a worker died; -1 is without end."""
+    """How often a stage is tried again in the same epoch after its workers died; -1 is without end.
+    Lost nodes do not count."""
 
 
 class Study(Frozen):

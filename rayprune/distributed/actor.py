@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -13,6 +14,7 @@ import ray
 from rayprune.distributed.groups import remove_groups
 from rayprune.distributed.ledger import Answer, Incarnation, Ledger, Wait
 from rayprune.plan import Stage
+from rayprune.results.faults import reach
 from rayprune.results.progress import Changes, StageProgress
 from rayprune.results.stages import Manifest, read_manifests
 from rayprune.trials import TrialPlan
@@ -22,6 +24,8 @@ TICK_S = 1.0
 AGREE_S = 20.0  # how long a rank that met a mistake waits for the others to meet it as well
 WORK, PLANS = "work", "plans"  # what is waited for, besides keys of stages
 MAX_WAITING = 10_000  # questions that are held open at the same time
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -144,8 +148,10 @@ class LedgerActor:
     async def finished(
         self, incarnation: Incarnation, key: str, snapshot: Any, metrics: Mapping[str, float]
     ) -> None:
+        reach("ledger.before_finished")
         self._ledger.finished(incarnation, key, snapshot, metrics)
         self._tell()
+        reach("ledger.after_finished")
 
     async def failed(self, incarnation: Incarnation, key: str, error: str) -> None:
         self._ledger.failed(incarnation, key, error)
@@ -194,14 +200,20 @@ class LedgerActor:
         """Notice what says nothing: slots that are dead or hang, nodes that died."""
         while True:
             await asyncio.sleep(TICK_S)
-            self._ledger.dead_nodes = await asyncio.to_thread(_dead_nodes)
-            for slot in self._ledger.expire():
-                # Its workers may hang, or wait for a node for ever: without their resources they
-                # end, and the slot starts others.
-                await asyncio.to_thread(remove_groups, self._tags[slot])
-            waiting = self._ledger.waits_elsewhere()
-            self._tell_found(await asyncio.to_thread(self._finished, waiting))
+            try:
+                await self._look_around()
+            except Exception as error:  # a storage or Ray in trouble: the next look may see
+                log.warning("the ledger could not look around: %s", error)
             self._tell()
+
+    async def _look_around(self) -> None:
+        self._ledger.dead_nodes = await asyncio.to_thread(_dead_nodes)
+        for slot in self._ledger.expire():
+            # Its workers may hang, or wait for a node for ever: without their resources they end,
+            # and the slot starts others.
+            await asyncio.to_thread(remove_groups, self._tags[slot])
+        waiting = self._ledger.waits_elsewhere()
+        self._tell_found(await asyncio.to_thread(self._finished, waiting))
 
     def _finished(self, keys: Collection[str]) -> dict[str, Manifest]:
         manifests = read_manifests(self._storage, keys)

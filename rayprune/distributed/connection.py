@@ -6,6 +6,7 @@ import io
 import logging
 import os
 import signal
+import socket
 import sys
 import threading
 from collections.abc import Iterator
@@ -15,15 +16,19 @@ from typing import Any, TextIO
 import ray
 from ray.tune.error import TuneError
 
+MAX_STARTS = 3
+ANSWER_S = 10.0
 LOGGERS = ("ray", "ray.train", "ray.tune", "ray.data")
 
 
 # What Ray says of a process that died is said by the study, in its own words, when it matters; and
-# it counts slots and waiting trials against the CPUs of a small machine.
+# it counts slots and waiting trials against the CPUs of a small machine. Tune, told to be silent,
+# still speaks of trials that ended without a result.
 DROPPED = (
     "PYTHON worker processes have been started",
     "A worker died or was killed",
     "infinite retries remaining",
+    "completed. Last result: ",
 )
 
 
@@ -73,17 +78,7 @@ def connected() -> Iterator[bool]:
         stack.enter_context(redirect_stdout(WithoutRaysWorries(sys.stdout)))
         stack.enter_context(redirect_stderr(WithoutRaysWorries(sys.stderr)))
         if is_ours:
-            address = os.environ.get("RAY_ADDRESS")
-            if not address:
-                # Ray would give its workers what the machine's other processes leave, which beside
-                # busy ones is next to nothing: they get the priority of this process instead.
-                os.environ.setdefault("RAY_worker_niceness", "0")
-            ray.init(
-                address=address or "local",  # not some cluster that was left on this machine
-                log_to_driver=False,
-                configure_logging=False,
-                include_dashboard=None if address else False,
-            )
+            _join_or_start()
             stack.callback(ray.shutdown)
             for number, handler in handlers.items():
                 if callable(handler):  # Ray puts its own in the place of the caller's
@@ -97,6 +92,46 @@ def connected() -> Iterator[bool]:
             raise RayStoppedError(
                 f"Ray stopped ({reason}): the same command goes on from here{log}"
             ) from error
+
+
+def _join_or_start() -> None:
+    """Join the cluster of RAY_ADDRESS, or start a Ray on this machine."""
+    address = os.environ.get("RAY_ADDRESS")
+    if address:
+        _check_answers(address)
+    else:
+        # Ray would give its workers what the machine's other processes leave, which beside busy
+        # ones is next to nothing: they get the priority of this process instead.
+        os.environ.setdefault("RAY_worker_niceness", "0")
+    for attempt in range(1, MAX_STARTS + 1):
+        try:
+            ray.init(
+                address=address or "local",  # not some cluster that was left on this machine
+                log_to_driver=False,
+                configure_logging=False,
+                include_dashboard=None if address else False,
+            )
+            return
+        except Exception as error:
+            ray.shutdown()
+            if address:
+                raise RayStoppedError(f"no Ray answers at {address}: {error}") from error
+            if attempt == MAX_STARTS:  # it gives its processes 30 s, and a busy machine needs more
+                raise RayStoppedError(f"Ray could not be started: {error}") from error
+
+
+def _check_answers(address: str) -> None:
+    """Whether somebody listens at an address; Ray itself would ask for minutes."""
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdecimal() or "/" in host:
+        return  # auto, or a URL
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=ANSWER_S).close()
+    except OSError as error:
+        raise RayStoppedError(
+            f"no Ray answers at RAY_ADDRESS={address} ({error}). Unset it to start a Ray on this "
+            f"machine, or write the address that `ray start --head` printed"
+        ) from error
 
 
 @contextmanager

@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from rayprune.results.files import ray_folder
-
 
 @dataclass(frozen=True)
 class Place:
@@ -18,7 +16,6 @@ class Place:
     """The study's own; it also names the study to others that want the same stage."""
     token: str
     """What the driver wrote there, for every node to see."""
-
-    @property
-    def ray_folder(self) -> str:
-        return ray_folder(self.folder)
+    ray_folder: str
+    """Where Ray Tune and Ray Train keep their own files, which nothing reads again: on the disk of
+    the head, so that a storage in trouble is none for them."""

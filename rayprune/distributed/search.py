@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
 
 import pyarrow as pa
@@ -26,7 +27,6 @@ from rayprune.distributed.place import Place
 from rayprune.distributed.shared import write_token
 from rayprune.distributed.slots import Slots
 from rayprune.distributed.trial import RETRAIN_EPOCHS, Withdraw, run_trial
-from rayprune.results.files import ray_folder
 from rayprune.results.outcome import TrialStatus
 from rayprune.results.progress import Changes, ProgressLog, StudyProgress
 from rayprune.results.recorder import Recorder
@@ -58,7 +58,10 @@ def search(
     # would return as if all were well. Who calls us restores the environment.
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
     os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"
-    with connected() as is_ours:
+    with (
+        connected() as is_ours,
+        TemporaryDirectory(prefix="rayprune-", ignore_cleanup_errors=True) as ray_folder,
+    ):
         trials = _trials(recorder)
         tags = make_tags(num_slots(study.scaling, len(recorder.pending), ray.nodes()))
         ledger = start(
@@ -68,7 +71,8 @@ def search(
             study.scaling.max_failures,
             max_concurrency=MAX_WAITING,
         )
-        place = Place(ledger, recorder.storage, recorder.folder, write_token(recorder.folder))
+        token = write_token(recorder.folder)
+        place = Place(ledger, recorder.storage, recorder.folder, token, ray_folder)
         progress = ProgressLog(recorder.found, recorder.stopped, num_parallel=len(tags))
         watch = _Watch(ledger, trials, recorder, progress, on_progress)
         # Enough trials that no slot waits for Tune, few enough that their processes stay cheap.
@@ -80,7 +84,7 @@ def search(
         try:
             with _repeated(watch):
                 slots.wait_for_first()
-                _run_trials(recorder, trials, ledger, concurrent, progress.give_up)
+                _run_trials(recorder, trials, place, concurrent, progress.give_up)
                 ray.get(ledger.close.remote())
             watch()  # the last word on every trial
             watch()
@@ -105,12 +109,12 @@ def _trials(recorder: Recorder) -> Sequence[TrialPlan]:
 def _run_trials(
     recorder: Recorder,
     trials: Sequence[TrialPlan],
-    ledger: Any,
+    place: Place,
     concurrent: int,
     give_up: Callable[[TrialStatus], None],
 ) -> None:
     """Tune schedules trials that take no CPU: they only wait for stages."""
-    study, metric = recorder.study, recorder.study.search.metric
+    study, metric, ledger = recorder.study, recorder.study.search.metric, place.ledger
     trainable = tune.with_parameters(
         run_trial, ledger=ledger, metric=metric, replays=_replays(recorder.stopped, metric)
     )
@@ -126,7 +130,7 @@ def _run_trials(
         ),
         run_config=tune.RunConfig(
             name="trials",
-            storage_path=ray_folder(recorder.folder),
+            storage_path=place.ray_folder,
             verbose=0,
             failure_config=tune.FailureConfig(max_failures=TRIAL_DEATHS),
             callbacks=[Withdraw(ledger, trials, metric, give_up)],

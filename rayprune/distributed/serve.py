@@ -24,10 +24,11 @@ import torch.distributed as dist
 from rayprune.distributed.ledger import Answer, Incarnation, Rejoin, Run, Stop, Wait
 from rayprune.distributed.place import Place
 from rayprune.distributed.shared import sees
+from rayprune.distributed.slots import MetAloneError
 from rayprune.results.faults import reach
 from rayprune.results.files import stage_lease_file
 from rayprune.results.lease import LeaseHeldError, held
-from rayprune.results.stages import LostSnapshotError, load_content
+from rayprune.results.stages import LostSnapshotError, finished_records, load_content
 from rayprune.snapshot import Snapshot, decode
 from rayprune.training.run import failure_message, run_stage
 from rayprune.training.stage import EpochReport
@@ -36,6 +37,8 @@ from rayprune.training.worker import Worker, broadcast, gather, training_process
 BEAT_S = 3.0
 # What is no user's mistake, whatever the stage: a disk, a store, Ray, a GPU, the network.
 ACCIDENTS = (OSError, MemoryError, ray.exceptions.RayError, torch.AcceleratorError, dist.DistError)
+# The same, said by a plain RuntimeError; the last is a process that read images and was killed.
+ACCIDENT_WORDS = ("gloo", "NCCL", "DataLoader worker (pid")
 
 log = logging.getLogger(__name__)
 
@@ -48,8 +51,8 @@ class _Inputs:
     """Key -> encoded snapshot, of those that the ranks do not hold already."""
     lost: str | None = None
     """Key of an input that is gone from the storage."""
-    holder: str | None = None
-    """Who else runs this stage."""
+    is_elsewhere: bool = False
+    """Whether another study runs this stage, or has done it, or this one had before a death."""
 
 
 def serve(slot: int, place: Place, threads: int) -> None:
@@ -111,7 +114,7 @@ def _attempt(
         message = failure_message(error)
         # A mistake that all ranks meet is the user's; what one meets alone is an accident.
         if not ray.get(ledger.mistake.remote(incarnation, key, worker.rank, message)):
-            raise
+            raise MetAloneError(message) from error
         is_sound = worker.world_size == 1 and worker.device.type == "cpu"
         if not is_sound and not isinstance(error, ValueError):
             raise
@@ -130,10 +133,10 @@ def _run(
         )
         return ray.get(told)
 
-    with _lease(stage.key, worker, place) as holder:
-        found = _inputs(run, snapshot, place, holder) if worker.is_first else None
+    with _lease(stage.key, worker, place) as is_free:
+        found = _inputs(run, snapshot, place, is_free) if worker.is_first else None
         inputs = broadcast(found, worker)
-        if inputs.holder is not None:
+        if inputs.is_elsewhere:
             if worker.is_first:
                 ray.get(ledger.elsewhere.remote(incarnation, stage.key))
             return None
@@ -155,24 +158,25 @@ def _run(
 
 
 @contextmanager
-def _lease(key: str, worker: Worker, place: Place) -> Iterator[str | None]:
-    """While open, other studies leave this stage alone; or who runs it already."""
+def _lease(key: str, worker: Worker, place: Place) -> Iterator[bool]:
+    """While open, other studies leave this stage alone; or False if one of them runs it."""
     if not worker.is_first:
-        yield None
+        yield True
         return
     file = stage_lease_file(place.storage, key)
     try:
         with held(file, place.folder, same_owner=True):
-            yield None
-    except LeaseHeldError as error:
-        yield str(error)
+            yield True
+    except LeaseHeldError:
+        yield False
 
 
-def _inputs(run: Run, snapshot: Snapshot | None, place: Place, holder: str | None) -> _Inputs:
+def _inputs(run: Run, snapshot: Snapshot | None, place: Place, is_free: bool) -> _Inputs:
     """What the stage starts from: in hand, in the object store, or in the storage."""
     contents: dict[str, bytes] = {}
-    if holder is not None:
-        return _Inputs(contents, holder=holder)
+    # Done since this study looked: the ledger finds it there as it finds what another study did.
+    if not is_free or finished_records(place.storage, run.stage.key) is not None:
+        return _Inputs(contents, is_elsewhere=True)
     in_hand = None if snapshot is None else snapshot.records[-1].key
     for key in run.stage.inputs.keys:
         try:
@@ -255,8 +259,8 @@ def _all_see(place: Place, worker: Worker) -> bool:
 
 
 def _is_accident(error: Exception) -> bool:
-    is_network = isinstance(error, RuntimeError) and ("gloo" in str(error) or "NCCL" in str(error))
-    return isinstance(error, ACCIDENTS) or is_network
+    is_said = any(words in str(error) for words in ACCIDENT_WORDS)
+    return isinstance(error, ACCIDENTS) or (isinstance(error, RuntimeError) and is_said)
 
 
 def _out_of_memory(error: Exception, run: Run, worker: Worker) -> str:

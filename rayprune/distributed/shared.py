@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 import uuid
 
-from rayprune.results.files import ray_folder
+from rayprune.results.files import token_file
 from rayprune.results.storage import read_bytes, write_bytes
 
 TRIES, PAUSE_S = 5, 1.0  # a shared folder may show a new file a moment later
@@ -14,19 +14,15 @@ TRIES, PAUSE_S = 5, 1.0  # a shared folder may show a new file a moment later
 def write_token(folder: str) -> str:
     """Write a word into a study's folder that no earlier start wrote; return it."""
     token = uuid.uuid4().hex
-    write_bytes(_file(folder), token.encode())
+    write_bytes(token_file(folder), token.encode())
     return token
 
 
 def sees(folder: str, token: str) -> bool:
     """Whether this node reads the driver's word. Raises ``StorageError``."""
     for attempt in range(TRIES):
-        if read_bytes(_file(folder)) == token.encode():
+        if read_bytes(token_file(folder)) == token.encode():
             return True
         if attempt + 1 < TRIES:
             time.sleep(PAUSE_S)
     return False
-
-
-def _file(folder: str) -> str:
-    return f"{ray_folder(folder)}/driver"

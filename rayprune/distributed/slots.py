@@ -16,10 +16,16 @@ from rayprune.config import Scaling
 from rayprune.distributed.groups import remove_groups
 from rayprune.distributed.head import start
 from rayprune.distributed.place import Place
+from rayprune.results.faults import reach
+from rayprune.results.storage import StorageError
 
 FIRST_S = 30.0  # how long all else lets the first slot start alone
 END_S = 60.0  # how long slots may take to end before they are killed
 MAX_STARTS = 4  # in a row that never came to work: then the slot cannot start
+
+
+class MetAloneError(Exception):
+    """What one rank met and the others did not; the message says all."""
 
 
 class SlotActor:
@@ -38,6 +44,7 @@ class SlotActor:
         starts = 0
         while ray.get(ledger.has_work.remote()):
             remove_groups(tag)
+            reach("slot.before_fit", f"slot {slot}")
             try:
                 _fit(slot, tag, place, scaling)
                 starts = 0
@@ -119,8 +126,8 @@ def _reason(error: Exception) -> str:
     if failures:
         # A rank whose partner ended meets an error of the network: another says why.
         rank, failure = min(failures.items(), key=lambda item: (_is_network(item[1]), item[0]))
-        return f"rank {rank}: {_one_line(failure)}"
-    return _one_line(getattr(error, "controller_failure", error))
+        return f"rank {rank}: {_said(failure)}"
+    return _said(getattr(error, "controller_failure", error))
 
 
 def _is_death(failure: Exception) -> bool:
@@ -133,9 +140,10 @@ def _is_network(failure: Exception) -> bool:
     return any(library in str(failure) for library in ("gloo", "NCCL"))
 
 
-def _one_line(error: Exception) -> str:
-    """The first line of a message; of a traceback, that of the error that it ends with."""
-    lines = [line for line in str(error).split("\n") if line.strip()]
-    frames = [number for number, line in enumerate(lines) if line.startswith("  File ")]
-    after = [line for line in lines[frames[-1] :] if not line.startswith(" ")] if frames else lines
-    return after[0].strip() if after else type(error).__name__
+def _said(error: Exception) -> str:
+    """The first line of what was raised, with its kind unless the line says all."""
+    error = getattr(error, "_base_exc", error)  # as Ray Train hands over what a worker raised
+    line = next((line.strip() for line in str(error).split("\n") if line.strip()), "")
+    if isinstance(error, MetAloneError | StorageError):
+        return line
+    return f"{type(error).__name__}: {line}" if line else type(error).__name__

@@ -25,7 +25,7 @@ class Fault:
     """What goes wrong, where, and when."""
 
     at: str
-    """Name of the point: ``serve.after_checkpoint``, ``storage.write``."""
+    """Name of the point: ``run.after_checkpoint``, ``storage.write``."""
     do: Action
     """kill or stop this process; a full disk, a server's 503, or a file that is cut off."""
     nth: int = 1

@@ -62,9 +62,9 @@ def plots_folder(folder: str) -> str:
     return f"{folder}/plots"
 
 
-def ray_folder(folder: str) -> str:
-    """Where Ray Tune and Ray Train keep their own files."""
-    return f"{folder}/.ray"
+def token_file(folder: str) -> str:
+    """What the driver writes for every node to see."""
+    return f"{folder}/driver.token"
 
 
 def best_folder(folder: str) -> str:

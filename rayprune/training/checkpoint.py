@@ -83,8 +83,8 @@ def _decode(content: bytes) -> tuple[dict[str, Tensor], EpochState]:
         raise SnapshotError("the epoch checkpoint does not match its checksum")
     tensors, info = decode_tensors(rest)
     try:
-        return tensors, EpochState(**info)
-    except TypeError as error:
+        return tensors, EpochState(**{**info, "history": tuple(info["history"])})
+    except (KeyError, TypeError) as error:
         raise SnapshotError(f"the epoch checkpoint is of another version: {error}") from error
 
 

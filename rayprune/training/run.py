@@ -221,6 +221,6 @@ def _checkpoint(file: str) -> tuple[bytes, int]:
     content = read_bytes(file)
     try:
         return (b"", 0) if content is None else (content, epochs_done_of(content))
-    except SnapshotError:
-        log.warning("%s is damaged, or of another version: starting the stage anew", file)
+    except SnapshotError as error:
+        log.warning("%s: %s; starting the stage anew", file, error)
         return b"", 0

@@ -14,6 +14,7 @@ from rayprune.config import Experiment
 from rayprune.data import NUM_RANDOMS, Dataset, Split
 from rayprune.plan import Stage
 from rayprune.pruning.masks import Masks, apply_, digest
+from rayprune.results.faults import reach
 from rayprune.snapshot import Snapshot
 from rayprune.training.checkpoint import (
     EpochState,
@@ -46,7 +47,8 @@ class EpochReport:
 
     stage: Stage
     history: Sequence[Mapping[str, float]]
-    """Metrics of each epoch of this stage so far, those before an interruption included."""
+    """Metrics of each epoch of this stage so far, those before an interruption included; empty for
+    an epoch of which they are not known."""
     images_per_second: float
 
     @property
@@ -98,6 +100,7 @@ def train_stage(
     setup = set_up(experiment, stage, start.masks, rates, model, dataset, worker)
     state = _first_state(setup, start, checkpoint)
     for epoch in range(state.epochs_done, stage.last_epoch):
+        reach("stage.epoch", f"rank {worker.rank}")
         seconds, train_loss = _run_epoch(setup, epoch)
         state = replace(state, epochs_done=epoch + 1, seconds=state.seconds + seconds)
         with setup.sparsifier.shipped():
@@ -118,8 +121,10 @@ def _first_state(setup: StageSetup, start: Snapshot, checkpoint: bytes | None) -
     """Where training begins: at a checkpoint of this stage, else at the stage's first epoch."""
     if checkpoint is not None:
         state = restore_checkpoint_(checkpoint, setup.model, setup.optimizer, setup.sparsifier)
-        since = setup.stage.first_epoch - state.epochs_done  # counted from the history's end
-        return replace(state, history=tuple(state.history[since:]))
+        done = state.epochs_done - setup.stage.first_epoch
+        known = state.history[-done:]
+        # A run that was cut at an epoch, and goes on uncut, knows the epochs after the cut alone.
+        return replace(state, history=(*[{}] * (done - len(known)), *known))
     if setup.stage.is_dense:
         set_momentum_(setup.model, setup.optimizer, start.momentum)
         seconds = start.records[-1].seconds if setup.stage.first_epoch else 0.0

@@ -4,6 +4,7 @@ import io
 import logging
 import os
 import signal
+import socket
 import sys
 import threading
 
@@ -188,3 +189,32 @@ def test_rays_errors_are_named_even_where_ray_is_gone(monkeypatch, ray_elsewhere
     monkeypatch.setattr(connection.ray.worker.global_worker, "node", None)
     with pytest.raises(RayStoppedError, match="the same command goes on from here"), connected():
         raise ray.exceptions.RaySystemError("shut down")
+
+
+def test_an_address_where_nobody_listens_is_named_at_once(monkeypatch):
+    with socket.socket() as listening:  # bound, so that nobody else takes the port
+        listening.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{listening.getsockname()[1]}"
+        monkeypatch.setenv("RAY_ADDRESS", address)
+        with (
+            pytest.raises(RayStoppedError, match=f"no Ray answers at RAY_ADDRESS={address}"),
+            connected(),
+        ):
+            pass
+
+
+def test_a_ray_that_does_not_start_is_tried_again_and_then_named(monkeypatch):
+    tried = []
+
+    def init(**options):
+        tried.append(options)
+        raise Exception("The current node timed out during startup")
+
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr(ray, "init", init)
+    with (
+        pytest.raises(RayStoppedError, match="could not be started: The current node"),
+        connected(),
+    ):
+        pass
+    assert len(tried) == connection.MAX_STARTS

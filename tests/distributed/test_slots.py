@@ -15,8 +15,9 @@ from ray.train.v2._internal.exceptions import (
 from rayprune.config import Experiment, Scaling
 from rayprune.distributed import slots as module
 from rayprune.distributed.ledger import Ledger
-from rayprune.distributed.slots import MAX_STARTS, SlotActor, _reason
+from rayprune.distributed.slots import MAX_STARTS, MetAloneError, SlotActor, _reason
 from rayprune.plan import make_plan
+from rayprune.results.storage import StorageError
 
 PLAN = make_plan(Experiment())
 TAG = 77
@@ -73,9 +74,11 @@ def ends_all_work(ledger):
 def test_workers_that_die_are_replaced_and_the_ledger_hears_why(run, ledger):
     lives = [dies] * (3 * MAX_STARTS)
     assert run(*lives, ends_all_work).count("run") == len(lives) + 1
-    assert ledger.words.count(("slot_lost", 0, "killed")) == len(lives)
+    assert ledger.words.count(("slot_lost", 0, "RuntimeError: killed")) == len(lives)
     notes = ledger.answering.changes().notes
-    assert notes == ("slot 0: killed; the dense run goes on after 0 of 12 epochs",) * len(lives)
+    assert notes == (
+        "slot 0: RuntimeError: killed; the dense run goes on after 0 of 12 epochs",
+    ) * len(lives)
 
 
 def test_what_a_slot_held_is_given_back_before_each_run(run):
@@ -85,7 +88,11 @@ def test_what_a_slot_held_is_given_back_before_each_run(run):
 
 def test_a_slot_whose_workers_never_join_gives_up_and_says_why(run, ledger):
     assert run(*[does_not_start] * MAX_STARTS).count("run") == MAX_STARTS
-    assert ledger.words[-1] == ("give_up", 0, "no workers could be started: no package")
+    assert ledger.words[-1] == (
+        "give_up",
+        0,
+        "no workers could be started: RuntimeError: no package",
+    )
     assert ledger.answering.has_work(), "another slot may do it"
 
 
@@ -175,9 +182,21 @@ COLLATERAL = raised(RuntimeError("[../gloo/pair.cc:553] Connection closed by pee
             "TimeoutError: no worker came",
             id="the controller",
         ),
-        pytest.param(ControllerError(RuntimeError("oh\nand more")), "oh", id="its own words"),
-        pytest.param(ValueError("\n\n  a line\nanother"), "a line", id="anything"),
+        pytest.param(
+            ControllerError(RuntimeError("oh\nand more")), "RuntimeError: oh", id="its own words"
+        ),
+        pytest.param(ValueError("\n\n  a line\nanother"), "ValueError: a line", id="anything"),
         pytest.param(ValueError(), "ValueError", id="nothing said"),
+        pytest.param(
+            WorkerGroupError("…", {0: raised(StorageError("cannot write a: the disk is full"))}),
+            "rank 0: cannot write a: the disk is full",
+            id="what says all",
+        ),
+        pytest.param(
+            WorkerGroupError("…", {1: raised(MetAloneError("TypeError: no (mine.py, line 2)"))}),
+            "rank 1: TypeError: no (mine.py, line 2)",
+            id="what one rank met",
+        ),
     ],
 )
 def test_the_reason_is_one_readable_line(error, line):

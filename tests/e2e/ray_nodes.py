@@ -49,10 +49,11 @@ class Nodes:
     """A head without CPUs, and the nodes that are added to it."""
 
     def __init__(self, folder: Path, ray_folder: Path) -> None:
-        self._folder, self._ray_folder = folder, ray_folder
+        self._folder, self.ray_folder = folder, ray_folder
         self._nodes: list[Node] = []
         self._environment = {k: v for k, v in os.environ.items() if not k.startswith("RAY")}
         self._environment |= QUICK_CHECKS | {"HOME": str(folder), "OMP_NUM_THREADS": "1"}
+        self._environment |= {"RAY_worker_niceness": "0"}  # or they starve beside other processes
         self._environment |= {"RAY_AUTH_MODE": "disabled"}  # no token of this machine is used
         port, client = free_ports(2)
         self.address = f"127.0.0.1:{port}"
@@ -60,6 +61,11 @@ class Nodes:
         self.head = self._start(
             [*head, f"--port={port}", f"--ray-client-server-port={client}", "--num-cpus=0"]
         )
+
+    @property
+    def workers(self) -> list[Node]:
+        """All nodes but the head, the lost ones too."""
+        return self._nodes[1:]
 
     @property
     def environment(self) -> dict[str, str]:

@@ -170,7 +170,9 @@ def test_a_damaged_epoch_checkpoint_starts_its_stage_anew_with_a_warning(
     snapshot, executed = run(wanted, tmp_path / "killed")
     assert executed == [(0, 1), (0, 2), (0, 3)]
     assert_equal(snapshot, undisturbed)
-    assert [r.message for r in caplog.records] == [f"{file} is damaged: starting the stage anew"]
+    reason = "the epoch checkpoint does not match its checksum"
+    said = [r.message for r in caplog.records]
+    assert said == [f"{file}: {reason}; starting the stage anew"]
 
 
 def test_methods_that_differ_in_a_cycle_alone_train_on_the_same_images(small):
