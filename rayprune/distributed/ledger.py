@@ -302,7 +302,6 @@ class Ledger:
         source = self._entries[missing]
         if source.progress.status == "done":
             source.snapshot, source.history = None, ()
-            source.wanted_by.update(entry.wanted_by)
             for user in self._users_of(missing):
                 user.missing.add(missing)
             self._becomes(source, WANTED)

@@ -24,6 +24,7 @@ from rayprune.distributed.actor import MAX_WAITING, LedgerActor
 from rayprune.distributed.connection import connected
 from rayprune.distributed.head import start
 from rayprune.distributed.ledger import Ledger, Run, Stop
+from rayprune.distributed.place import Place
 from rayprune.distributed.search import _run_trials
 from rayprune.plan import count_epochs
 from rayprune.results.progress import ProgressLog
@@ -186,9 +187,10 @@ def test_a_trial_of_tune(a_ray, num_trials, tmp_path, monkeypatch):
     recorder = Recorder(study, [])
     ledger = start(LedgerActor, str(tmp_path), range(NUM_SLOTS), 3, max_concurrency=MAX_WAITING)
     ledger.learn.remote(trials)
+    place = Place(ledger, str(tmp_path), recorder.folder, "token", str(tmp_path / "ray"))
     given_up = []
     started, cpu_started = time.monotonic(), time.process_time()
-    _run_trials(recorder, trials, ledger, 4, given_up.append)
+    _run_trials(recorder, trials, place, 4, given_up.append)
     spent, cpu = time.monotonic() - started, time.process_time() - cpu_started
     assert {status.name for status in given_up} == {trial.name for trial in trials}
     ray.kill(ledger)

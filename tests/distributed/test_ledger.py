@@ -24,12 +24,13 @@ from rayprune.distributed.ledger import (
 from rayprune.plan import Inputs, count_epochs, make_plan, share_dense_runs
 
 
-def experiment(epochs=2, cycles=2, seed=0, schedule="llr", rewind=None):
+def experiment(epochs=2, cycles=2, seed=0, schedule="llr", rewind=None, sparsity=0.9):
     return Experiment.model_validate(
         {
             "retrain": {"epochs": epochs, "schedule": schedule},
             "prune": {
                 "cycles": cycles,
+                "sparsity": sparsity,
                 "rewind": None if rewind is None else {"epoch": rewind},
             },
             "seed": seed,
@@ -147,12 +148,51 @@ def test_a_slot_is_offered_what_goes_on_from_its_last_stage():
     assert ledger.next_stage(one, 1).stage.inputs.weights == first.stage.key
 
 
+def test_a_slot_that_holds_the_masks_alone_is_offered_what_needs_them():
+    """Though more trials wait for something else."""
+    ledger = Ledger()
+    part, dense, cycle = submit(ledger, "a", cycles=1, rewind=3)
+    life = ledger.join(0)
+    for number, stage in enumerate((part, dense)):
+        answer = ledger.next_stage(life, number)
+        assert answer.stage == stage
+        run(ledger, life, answer)
+    for trial in ("b", "c"):
+        submit(ledger, trial, seed=1)
+    assert cycle.inputs.masks == dense.key != cycle.inputs.weights
+    assert ledger.next_stage(life, 2).stage == cycle
+
+
+def test_what_a_question_costs_does_not_depend_on_who_needs_what_the_slot_holds(monkeypatch):
+    ledger = Ledger()
+    for number in range(500):
+        submit(ledger, f"{number}", epochs=1, cycles=1, sparsity=0.5 + number / 1_001)
+    life = ledger.join(0)
+    run(ledger, life, ledger.next_stage(life, 0))
+    for slot in range(1, 501):  # others take all that goes on from it
+        assert isinstance(ledger.next_stage(ledger.join(slot), 0), Run)
+    looks, is_ready = [], ledger._is_ready
+    monkeypatch.setattr(ledger, "_is_ready", lambda entry: looks.append(1) or is_ready(entry))
+    for _ in range(100):
+        assert isinstance(ledger.next_stage(life, 1), Wait)
+    assert len(looks) <= 3 * 501, "each that became stale is dropped"
+
+
 def test_what_most_trials_wait_for_comes_first():
     ledger = Ledger()
     submit(ledger, "alone", seed=1)
     shared = submit(ledger, "a", seed=2, epochs=1)
     submit(ledger, "b", seed=2, epochs=2)
     assert ledger.next_stage(ledger.join(0), 0).stage == shared[0]
+
+
+def test_what_fewer_wait_for_by_now_comes_later():
+    ledger = Ledger()
+    first = submit(ledger, "a", seed=1)
+    for trial in ("b", "c"):
+        submit(ledger, trial, seed=2)
+    ledger.withdraw("c")
+    assert ledger.next_stage(ledger.join(0), 0).stage == first[0]
 
 
 def test_snapshots_are_let_go_when_nothing_waits_for_them():
@@ -322,6 +362,43 @@ def test_a_stage_that_makes_no_progress_is_given_up_tried_again_and_fails_alone(
     assert answer.stage == good[0]
 
 
+def hangs_for(ledger, clock, life):
+    """Let its process live and not get on until it is given up; return the seconds."""
+    started = clock.now
+    while not ledger.expire():
+        assert ledger.beat(life)
+        clock.now += LEASE_S / 2
+    return clock.now - started
+
+
+@pytest.mark.parametrize("longest", [1.0, 100.0])
+def test_a_stage_has_the_patience_of_its_longest_epoch(longest):
+    clock = Clock()
+    ledger = Ledger(clock=clock)
+    key = submit(ledger, "a")[0].key
+    life = ledger.join(0)
+    ledger.next_stage(life, 0)
+    for epoch, epoch_s in enumerate([0.5, longest, *[0.5] * 8], start=1):
+        clock.now += epoch_s
+        epoch_done(ledger, life, key, epoch)
+        assert ledger.beat(life) and ledger.expire() == []
+    expected = max(LEAST_PATIENCE_S, PATIENCE * longest)
+    assert 0 < hangs_for(ledger, clock, life) - expected <= LEASE_S / 2
+
+
+def test_a_cycle_has_the_patience_of_the_stage_that_it_goes_on_from():
+    clock = Clock()
+    ledger = Ledger(clock=clock)
+    plan = submit(ledger, "a", cycles=1)
+    life = ledger.join(0)
+    ledger.next_stage(life, 0)
+    clock.now += 100.0
+    epoch_done(ledger, life, plan[0].key, 1)
+    ledger.finished(life, plan[0].key, None, {})
+    assert ledger.next_stage(life, 1).stage == plan[1]
+    assert 0 < hangs_for(ledger, clock, life) - PATIENCE * 100.0 <= LEASE_S / 2
+
+
 def test_a_first_epoch_may_take_hours():
     clock = Clock()
     ledger = Ledger(clock=clock)
@@ -398,6 +475,17 @@ def test_a_stage_that_dies_in_the_same_epoch_fails_though_it_starts_anew_each_ti
     assert "in epoch 3" in ledger.state(key).error
 
 
+def test_the_epoch_in_which_workers_die_counts_from_the_start_of_the_run():
+    ledger = Ledger(max_failures=0)
+    part, dense, _ = submit(ledger, "a", cycles=1, rewind=3)
+    life = ledger.join(0)
+    run(ledger, life, ledger.next_stage(life, 0))
+    assert ledger.next_stage(life, 1).stage == dense
+    epoch_done(ledger, life, dense.key, 1)
+    ledger.slot_lost(0, "killed")
+    assert part.epochs == 3 and "in epoch 5" in ledger.state(dense.key).error
+
+
 def test_lost_nodes_are_free():
     ledger = Ledger()
     key = submit(ledger, "a")[0].key
@@ -459,6 +547,17 @@ def test_mistakes_of_one_stage_do_not_count_for_the_next():
         first == second
     )
     assert not ledger.is_agreed(life, second)
+
+
+def test_ranks_that_were_replaced_do_not_agree_with_the_fresh_ones():
+    ledger = Ledger()
+    key = submit(ledger, "a")[0].key
+    old = ledger.join(0)
+    ledger.next_stage(old, 0)
+    new = ledger.join(0)
+    ledger.next_stage(new, 0)
+    ledger.mistake(new, key, 0, "oh")
+    assert ledger.is_agreed(new, key) and not ledger.is_agreed(old, key)
 
 
 def test_without_a_slot_what_is_not_done_fails_and_what_is_done_stays():
@@ -549,6 +648,35 @@ def test_what_was_found_finished_is_not_run():
     assert ledger.history(plan[0].key) == ({"val_accuracy": 0.4},)
 
 
+def test_what_runs_here_is_not_found():
+    """As where another study finishes it after its lease ended: this one ends on its own."""
+    ledger = Ledger()
+    key = submit(ledger, "a")[0].key
+    life = ledger.join(0)
+    ledger.next_stage(life, 0)
+    ledger.found(key, [], {})
+    assert ledger.state(key).status == "running"
+    ledger.finished(life, key, None, {"val_loss": 0.5})
+    assert ledger.state(key).metrics == {"val_loss": 0.5}
+
+
+def test_a_lost_input_holds_back_all_that_need_it():
+    ledger = Ledger(2)
+    plan = submit(ledger, "a", cycles=1)
+    other = submit(ledger, "b", cycles=1, epochs=3)
+    ledger.found(plan[0].key, [{"val_loss": 0.5}], {})
+    one, two = ledger.join(1), ledger.join(2)
+    assert ledger.next_stage(one, 0).stage == plan[1]
+    ledger.lost(one, plan[1].key, plan[0].key)
+    assert ledger.history(plan[0].key) == ()
+    again = ledger.next_stage(one, 1)
+    assert again.stage == plan[0]
+    assert isinstance(ledger.next_stage(two, 0), Wait)
+    run(ledger, one, again)
+    ready = {ledger.next_stage(life, 2).stage.key for life in (one, two)}
+    assert ready == {plan[1].key, other[1].key}
+
+
 def test_a_lost_input_is_made_again_before_its_stage():
     ledger = Ledger()
     plan = submit(ledger, "a", cycles=1)
@@ -600,6 +728,42 @@ def test_changes_are_what_is_new_since_a_version():
     third = ledger.changes(second.version)
     assert third.executed_for == {plan[0].key: "a"} and third.executed_epochs == plan[0].epochs
     assert ledger.changes().stages.keys() == {stage.key for stage in plan}
+
+
+def test_a_trial_that_wants_what_others_want_already_is_no_news():
+    ledger = Ledger()
+    submit(ledger, "a")
+    version = ledger.changes().version
+    submit(ledger, "b")
+    ledger.withdraw("a")
+    assert ledger.changes(version).stages == {}
+
+
+def test_a_stage_is_run_for_the_first_trial_that_still_wants_it():
+    ledger = Ledger()
+    key = submit(ledger, "a")[0].key
+    for trial in ("b", "c"):
+        submit(ledger, trial)
+    life = ledger.join(0)
+    answer = ledger.next_stage(life, 0)
+    ledger.withdraw("a")
+    run(ledger, life, answer)
+    assert ledger.changes().executed_for == {key: "b"}
+
+
+def test_the_deaths_of_workers_are_told_once():
+    ledger = Ledger()
+    submit(ledger, "a")
+    life = ledger.join(0)
+    key = ledger.next_stage(life, 0).stage.key
+    epoch_done(ledger, life, key, 5)
+    ledger.slot_lost(0, "killed")
+    first = ledger.changes()
+    assert first.notes == ("slot 0: killed; the dense run goes on after 5 of 12 epochs",)
+    assert ledger.changes(first.version).notes == ()
+    ledger.join(1)
+    ledger.slot_lost(1, "its node is gone")
+    assert ledger.changes(first.version).notes == ("slot 1: its node is gone",)
 
 
 # ---- whatever happens ----
