@@ -170,7 +170,6 @@ def test_a_driver_whose_disk_is_full_says_so_and_goes_on_when_it_is_not(
             assert code == 0 or "the disk is full" in driver.output
             first += 1
     assert first > 4, "study.yaml, the leases, the word for the nodes, the table"
-    assert code == 0
     assert_same(file, calm(1))
 
 
