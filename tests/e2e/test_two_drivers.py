@@ -32,11 +32,11 @@ def start():
 def study(small, tmp_path):
     """Write a study of one long dense run, in a storage that others may share; return its file."""
 
-    def write(name="small_study", schedule="llr", below="."):
+    def write(name="small_study", schedule="llr", below=".", epochs=DENSE):
         folder = tmp_path / below
         folder.mkdir(exist_ok=True)
         retrain = {"epochs": 1, "schedule": schedule}
-        experiment = {**small, "dense": {"epochs": DENSE}, "retrain": retrain}
+        experiment = {**small, "dense": {"epochs": epochs}, "retrain": retrain}
         return write_study(folder, experiment, scaling={"slots": 1}, name=name)
 
     return write
@@ -90,12 +90,15 @@ def test_two_studies_run_the_stage_that_they_share_once(study, start):
 
 
 def test_a_study_takes_over_the_stage_of_another_that_died(study, start):
-    files = [study(), study("other_study", "allr")]
+    """And goes on from the last epoch that the other one kept."""
+    files = [study(epochs=6 * DENSE), study("other_study", "allr", epochs=6 * DENSE)]
     first = start(files[0])
     first.wait_until(lambda: has_begun(files[0]))
     second = start(files[1])
-    second.wait_until(lambda: "waiting for workers" in second.output or second.seconds > 40)
-    assert not has_begun(files[1])
+    second.wait_until(lambda: second.processes("RayTrainWorker"))
+    assert has_begun(files[0])
     end_processes(MARK, first.mark)
     second.finish()
+    summary = opened(files[1]).comparison.summary
     assert statuses(files[1]) == ["finished"]
+    assert summary.executed_epochs < summary.unique_epochs
