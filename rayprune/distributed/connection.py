@@ -21,12 +21,15 @@ ANSWER_S = 10.0
 LOGGERS = ("ray", "ray.train", "ray.tune", "ray.data")
 
 
-# What Ray says of a process that died is said by the study, in its own words, when it matters; and
-# it counts slots and waiting trials against the CPUs of a small machine. Tune, told to be silent,
-# still speaks of trials that ended without a result.
+# What Ray says of a process or node that died is said by the study, in its own words, when it
+# matters, and without the end of a raylet's log; Ray counts slots and waiting trials against the
+# CPUs of a small machine. Tune, told to be silent, still speaks of trials that ended without a
+# result.
 DROPPED = (
     "PYTHON worker processes have been started",
     "A worker died or was killed",
+    "Raylet is terminated.",
+    "has been marked dead because",
     "infinite retries remaining",
     "completed. Last result: ",
 )

@@ -82,7 +82,7 @@ def search(
             ledger.submit.remote(trial.name)
         slots = Slots(tags, place, study.scaling)
         try:
-            with _repeated(watch):
+            with _repeated(watch, slots.look):
                 slots.wait_for_first()
                 _run_trials(recorder, trials, place, concurrent, progress.give_up)
                 ray.get(ledger.close.remote())
@@ -207,13 +207,14 @@ class _Watch:
 
 
 @contextmanager
-def _repeated(action: Callable[[], None]) -> Iterator[None]:
-    """While open, a thread calls `action` again and again."""
+def _repeated(*actions: Callable[[], None]) -> Iterator[None]:
+    """While open, a thread calls the actions again and again."""
     ended = threading.Event()
 
     def loop() -> None:
         while not ended.wait(WATCH_EVERY_S):
-            action()
+            for action in actions:
+                action()
 
     thread = threading.Thread(target=loop, daemon=True)
     thread.start()

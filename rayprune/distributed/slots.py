@@ -73,6 +73,17 @@ class Slots:
         """Let the first slot start alone: processes that start at once slow each other down."""
         ray.wait([self._ledger.first_epoch_done.remote()], timeout=FIRST_S)
 
+    def look(self) -> None:
+        """Give up slots that ended by an error of their own: no trial is to wait for them."""
+        ended, _ = ray.wait(self._runs, num_returns=len(self._runs), timeout=0)
+        for slot, run in enumerate(self._runs):
+            if run in ended:
+                try:
+                    ray.get(run)
+                except ray.exceptions.RayError as error:
+                    reason = str(error).strip().split("\n")[-1].strip()  # where a traceback ends
+                    self._ledger.give_up.remote(slot, f"slot {slot} ended: {reason}")
+
     def end(self) -> None:
         """Wait for the slots to end by themselves, then kill those that do not."""
         ray.wait(self._runs, num_returns=len(self._runs), timeout=END_S)

@@ -15,7 +15,7 @@ from ray.train.v2._internal.exceptions import (
 from rayprune.config import Experiment, Scaling
 from rayprune.distributed import slots as module
 from rayprune.distributed.ledger import Ledger
-from rayprune.distributed.slots import MAX_STARTS, MetAloneError, SlotActor, _reason
+from rayprune.distributed.slots import MAX_STARTS, MetAloneError, SlotActor, Slots, _reason
 from rayprune.plan import make_plan
 from rayprune.results.storage import StorageError
 
@@ -106,6 +106,23 @@ def test_a_slot_whose_workers_never_join_gives_up_and_says_why(run, ledger):
 def test_workers_that_were_given_up_had_started(run, ledger):
     lives = [hangs] * (3 * MAX_STARTS)
     assert run(*lives, ends_all_work).count("run") == len(lives) + 1
+
+
+def test_a_slot_that_ended_by_an_error_of_its_own_is_given_up(ledger, monkeypatch):
+    """Where its code cannot be imported, for example: nobody else would say so."""
+
+    def end(run):
+        if run == "run 1":
+            raise ray.exceptions.RayError("Traceback ...\n  line 7\nImportError: no package\n")
+
+    actors = iter(["run 0", "run 1"])
+    running = SimpleNamespace(remote=lambda *arguments: next(actors))
+    monkeypatch.setattr(module, "start", lambda service: SimpleNamespace(run=running))
+    slots = Slots([TAG, TAG + 1], SimpleNamespace(ledger=ledger), Scaling())
+    monkeypatch.setattr(ray, "wait", lambda runs, **how: (runs, []))
+    monkeypatch.setattr(ray, "get", end)
+    slots.look()
+    assert ledger.words == [("give_up", 1, "slot 1 ended: ImportError: no package")]
 
 
 def test_starts_count_anew_once_workers_have_joined(run, ledger):

@@ -112,6 +112,8 @@ class Place:
         environment = {k: v for k, v in os.environ.items() if not k.startswith("RAY")}
         own = {"HOME": str(folder), "RAY_TMPDIR": str(self.ray_folder), "OMP_NUM_THREADS": "1"}
         self._environment = environment | own if nodes is None else nodes.environment
+        # The package that is tested is the one that this script imports, in all processes.
+        self._environment |= {"PYTHONPATH": str(Path(rp.__file__).parents[1])}
 
     @property
     def outputs(self) -> Sequence[str]:
