@@ -12,7 +12,7 @@ from typing import Any
 import ray
 
 from rayprune.distributed.groups import remove_groups
-from rayprune.distributed.ledger import Answer, Incarnation, Ledger, Wait
+from rayprune.distributed.ledger import LEASE_S, Answer, Incarnation, Ledger, Wait
 from rayprune.plan import Stage
 from rayprune.results.faults import reach
 from rayprune.results.progress import Changes, StageProgress
@@ -198,8 +198,12 @@ class LedgerActor:
 
     async def _tick(self) -> None:
         """Notice what says nothing: slots that are dead or hang, nodes that died."""
+        loop = asyncio.get_running_loop()
         while True:
+            slept_at = loop.time()
             await asyncio.sleep(TICK_S)
+            if loop.time() - slept_at > LEASE_S / 2:
+                continue  # this process was held up, and has yet to hear who lives
             try:
                 await self._look_around()
             except Exception as error:  # a storage or Ray in trouble: the next look may see
