@@ -46,7 +46,13 @@ def start(file, *overrides, module="rayprune.tune"):
     environment = {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"}
     command = [sys.executable, "-m", module, str(file), *overrides]
     return subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=environment,
+        # What a shell starts in the background ignores Ctrl-C, and so would this.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
 
 
@@ -164,6 +170,37 @@ def test_early_stopping_marks_the_trials_that_it_gave_up(study):
     assert results.best.name not in stopped
     assert "finished or stopped before: nothing is left to run" in finish(start(file))
     assert opened(file).table.equals(results.table, check_metadata=True)
+
+
+@pytest.mark.slow
+def test_early_stopping_goes_on_with_the_verdicts_that_it_had(study):
+    """Interrupted once a trial was given up; started again, its trials meet the same rungs."""
+    rates = [0.05, 1e-6, 1e-7, 0.02, 1e-8, 0.03]
+    file = study(
+        search={
+            "space": {"retrain.lr": {"grid": rates}},
+            "early_stop": {"grace_epochs": 2, "reduction": 2},
+        },
+        retrain={"epochs": 300, "schedule": "constant", "lr": 0.05},
+        scaling={"slots": 1},
+    )
+    process = start(file)
+    table = Path(load_study(file).storage) / "small_study" / "results.parquet"
+    while not table.exists() or "stopped" not in {t.status for t in opened(file).trials}:
+        assert process.poll() is None, process.stdout.read()
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    assert "interrupted; to go on from here: " in finish(process, 130)
+    before = {trial.name: trial for trial in opened(file).trials if trial.status == "stopped"}
+    assert before and all(trial.reported for trial in before.values())
+    finish(start(file))
+    after = {trial.name: trial for trial in opened(file).trials}
+    assert {name: after[name] for name in before} == before
+    assert {trial.status for trial in after.values()} == {"finished", "stopped"}
+    # The good rate was there from the start: what comes late is compared with all of its epochs.
+    late = [trial for name, trial in after.items() if name not in before]
+    assert any(trial.status == "stopped" for trial in late)
+    assert after["0"].status == "finished"
 
 
 def test_a_table_read_after_the_driver_died_says_what_is_unfinished(study, tmp_path):
