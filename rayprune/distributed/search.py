@@ -90,8 +90,9 @@ def search(
             watch()
             kept = keep(recorder.write(progress.progress))
         except BaseException:
-            slots.kill()
             recorder.write(progress.progress)  # what is unfinished now says so
+            if not is_ours:
+                slots.kill()
             raise
         if not is_ours:
             slots.end()
