@@ -193,7 +193,8 @@ class _Watch:
             self._recorder.update(progress)
             self._on_progress(progress)
         except Exception as error:  # what only informs does not end a study
-            complaint = f"progress was not written, the study goes on: {error}"
+            reason = str(error).strip().split("\n")[0]
+            complaint = f"progress could not be shown, and is asked for again: {reason}"
             if complaint != self._complaint:
                 log.warning("%s", complaint)
             self._complaint = complaint
