@@ -18,7 +18,7 @@ import pyarrow as pa
 from rayprune import report
 from rayprune.config import ConfigError, Study
 from rayprune.results.comparison import Comparison
-from rayprune.results.earlier import check_same, read_earlier_study
+from rayprune.results.earlier import check_same, read_earlier
 from rayprune.results.files import (
     best_folder,
     default_storage,
@@ -269,7 +269,7 @@ def check(study: Study, trials: Sequence[TrialPlan], *, ray: bool = True) -> Non
 def check_folder(study: Study, trials: Sequence[TrialPlan]) -> None:
     """Raises ``ConfigError`` if the results that lie in the study's folder are another study's."""
     folder = study_folder(default_storage(study), study.name)
-    check_same(folder, read_earlier_study(folder), study, trials)
+    check_same(folder, read_earlier(folder).begun_study, study, trials)
 
 
 def _harmless(on_progress: OnProgress | None) -> OnProgress:

@@ -35,6 +35,11 @@ class Earlier:
     stopped: Mapping[str, TrialStatus] = field(default_factory=dict)
     """Key of the last stage -> status of each trial that early stopping gave up."""
 
+    @property
+    def begun_study(self) -> Study | None:
+        """The study, if a stage of it is finished: until then another may take its place."""
+        return self.study if self.table is not None and self.table.num_rows else None
+
 
 def read_earlier(folder: str) -> Earlier:
     """What lies in a study's folder; a warning names what is damaged. Raises ``StorageError``."""

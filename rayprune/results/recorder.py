@@ -161,7 +161,7 @@ def _read_earlier(
 ) -> Earlier:
     earlier = read_earlier(folder)
     try:
-        check_same(folder, earlier.study, study, trials)
+        check_same(folder, earlier.begun_study, study, trials)
     except ConfigError:
         if not force:
             raise

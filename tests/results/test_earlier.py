@@ -89,3 +89,16 @@ def left_behind(study):
     recorder = Recorder(study, make_trials(study))
     recorder.write_study()
     return recorder.write(StudyProgress({}))
+
+
+def test_a_study_of_which_nothing_is_done_may_be_replaced(tmp_path):
+    here = study().model_copy(update={"storage": str(tmp_path)})
+    recorder = Recorder(here, make_trials(here))
+    recorder.write_study()
+    recorder.write(StudyProgress({}))  # as after Ctrl-C before the first stage was done
+    assert read_earlier(f"{tmp_path}/s").study == here
+    other = study(space={"retrain.epochs": {"grid": [7]}}).model_copy(
+        update={"storage": str(tmp_path)}
+    )
+    Recorder(other, make_trials(other)).write_study()
+    assert read_earlier(f"{tmp_path}/s").study == other
