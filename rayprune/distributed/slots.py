@@ -6,6 +6,7 @@ live in actors, so that the driver can always end.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -22,6 +23,7 @@ from rayprune.results.storage import StorageError
 FIRST_S = 30.0  # how long all else lets the first slot start alone
 END_S = 60.0  # how long slots may take to end before they are killed
 MAX_STARTS = 4  # in a row that never came to work: then the slot cannot start
+ROOM_S = 3600.0  # how long a run waits for nodes that can hold its workers, before another does
 
 
 class MetAloneError(Exception):
@@ -51,7 +53,8 @@ class SlotActor:
             except Exception as error:  # a worker, a node, Ray's controller: all can be replaced
                 reason = _reason(error)
                 before, num_joined = num_joined, ray.get(ledger.slot_lost.remote(slot, reason))
-                starts = 0 if num_joined != before else starts + 1
+                has_begun = num_joined != before or _waited_for_room(error)
+                starts = 0 if has_begun else starts + 1
                 if starts == MAX_STARTS:
                     ray.get(ledger.give_up.remote(slot, f"no workers could be started: {reason}"))
                     return
@@ -100,6 +103,8 @@ def _fit(slot: int, tag: int, place: Place, scaling: Scaling) -> None:
     """Serve the ledger until it says stop. Raises what Ray Train raises when the workers die."""
     import ray.train.torch  # seconds, and only this process needs it
 
+    os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", str(ROOM_S))
+    failing: Any = ray.train.FailureConfig  # Train V2's, of which type checkers do not know
     gpus = {"GPU": scaling.gpus_per_worker} if scaling.gpus_per_worker else {}
     trainer = ray.train.torch.TorchTrainer(
         _train_function,
@@ -113,8 +118,9 @@ def _fit(slot: int, tag: int, place: Place, scaling: Scaling) -> None:
             name=f"slot-{slot}",
             storage_path=place.ray_folder,
             # The run ends with its workers, and another is started: how often a stage may lose its
-            # workers is the ledger's to say.
-            failure_config=ray.train.FailureConfig(max_failures=0),
+            # workers is the ledger's to say. Nor does it start anew those that died before all were
+            # there: it would keep the resources of the dead, and wait for others for ever.
+            failure_config=failing(max_failures=0, controller_failure_limit=0),
         ),
     )
     trainer.fit()
@@ -139,6 +145,12 @@ def _reason(error: Exception) -> str:
         rank, failure = min(failures.items(), key=lambda item: (_is_network(item[1]), item[0]))
         return f"rank {rank}: {_said(failure)}"
     return _said(getattr(error, "controller_failure", error))
+
+
+def _waited_for_room(error: Exception) -> bool:
+    """Whether no node could hold the workers, which may change; not a start that failed."""
+    failure = getattr(error, "controller_failure", None)
+    return type(failure).__name__ == "WorkerGroupStartupTimeoutError"
 
 
 def _is_death(failure: Exception) -> bool:

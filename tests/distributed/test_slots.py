@@ -9,6 +9,7 @@ from asked import Asked
 from ray.train import ControllerError, WorkerGroupError
 from ray.train.v2._internal.exceptions import (
     UserExceptionWithTraceback,
+    WorkerGroupStartupTimeoutError,
     WorkerHealthCheckFailedError,
 )
 
@@ -105,6 +106,14 @@ def test_a_slot_whose_workers_never_join_gives_up_and_says_why(run, ledger):
 
 def test_workers_that_were_given_up_had_started(run, ledger):
     lives = [hangs] * (3 * MAX_STARTS)
+    assert run(*lives, ends_all_work).count("run") == len(lives) + 1
+
+
+def test_a_slot_waits_for_nodes_for_ever(run):
+    def finds_no_room(ledger):
+        raise ControllerError(WorkerGroupStartupTimeoutError(num_workers=1))
+
+    lives = [finds_no_room] * (3 * MAX_STARTS)
     assert run(*lives, ends_all_work).count("run") == len(lives) + 1
 
 
