@@ -86,8 +86,8 @@ def search(
                 slots.wait_for_first()
                 _run_trials(recorder, trials, place, concurrent, progress.give_up)
                 ray.get(ledger.close.remote())
-            watch()  # the last word on every trial
             watch()
+            watch()  # who was given up shows from the second time on: finished counts more
             kept = keep(recorder.write(progress.progress))
         except BaseException:
             recorder.write(progress.progress)  # what is unfinished now says so
