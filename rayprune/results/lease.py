@@ -15,7 +15,7 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -119,21 +119,14 @@ def read_lease(file: str) -> Lease | None:
 
 
 @contextmanager
-def held(
-    file: str,
-    owner: str,
-    *,
-    same_owner: bool = False,
-    on_lost: Callable[[], None] = lambda: None,
-) -> Iterator[Lease]:
+def held(file: str, owner: str, *, same_owner: bool = False) -> Iterator[Lease]:
     """Hold a lease: taken as `take` does, renewed by a thread, released at the end.
 
-    The thread calls `on_lost` if another has taken it. Raises ``LeaseHeldError``,
-    ``StorageError``.
+    Raises ``LeaseHeldError``, ``StorageError``.
     """
     lease = take(file, owner, same_owner=same_owner)
     done = threading.Event()
-    keeper = threading.Thread(target=_keep, args=(file, lease, done, on_lost), daemon=True)
+    keeper = threading.Thread(target=_keep, args=(file, lease, done), daemon=True)
     keeper.start()
     try:
         yield lease
@@ -146,13 +139,12 @@ def held(
             log.warning("%s was left, and runs out in %.0f s: %s", file, LEASE_S, error)
 
 
-def _keep(file: str, lease: Lease, done: threading.Event, on_lost: Callable[[], None]) -> None:
+def _keep(file: str, lease: Lease, done: threading.Event) -> None:
     in_trouble = False
     while not done.wait(RENEW_EVERY_S):
         try:
             if not renew(file, lease):
                 log.warning("%s was taken by another process", file)
-                on_lost()
                 return
             in_trouble = False
         except StorageError as error:
