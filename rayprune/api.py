@@ -252,10 +252,10 @@ def check(study: Study, trials: Sequence[TrialPlan], *, ray: bool = True) -> Non
         from rayprune.distributed.scaling import check_scaling
 
         check_scaling(study.scaling)
-    if not ray and study.search.early_stop is not None:
+    if not ray and study.search.scheduler is not None:
         raise ConfigError(
-            "search.early_stop is Ray Tune's, and this study is to run without Ray. Leave it out "
-            "(search.early_stop=null), or run with Ray"
+            "search.scheduler is Ray Tune's, and this study is to run without Ray. Leave it out "
+            "(search.scheduler=null), or run with Ray"
         )
     from rayprune.data import check_data
     from rayprune.models import check_model

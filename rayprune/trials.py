@@ -23,6 +23,13 @@ class TrialPlan:
     values: Mapping[str, Any]
     experiment: Experiment
     plan: tuple[Stage, ...]
+    mistake: str = ""
+    """Why a point that a searcher proposed cannot be run; its plan is empty then."""
+
+    @property
+    def key(self) -> str:
+        """Of its last stage, and so of its result; empty for a point that cannot be run."""
+        return self.plan[-1].key if self.plan else ""
 
 
 def make_trials(study: Study) -> tuple[TrialPlan, ...]:

@@ -92,7 +92,7 @@ def _run_and_print(study: Study, *, ray: bool, force: bool) -> int:
 
     console = open_console(quiet=not (ray or is_first_rank()))
     with ExitStack() as stack:
-        view = ProgressView(console, make_trials(study), study.search.metric)
+        view = ProgressView(console, make_trials(study), study.search.metrics[0])
         stack.enter_context(view)
 
         def show(results: Results) -> None:  # before Ray ends, which may take a while, or fail

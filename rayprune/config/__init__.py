@@ -15,16 +15,25 @@ from rayprune.config.experiment import (
 )
 from rayprune.config.load import load_study, load_study_of_one
 from rayprune.config.messages import ConfigError
-from rayprune.config.study import Dimension, EarlyStop, Scaling, Search, Space, Study
+from rayprune.config.study import (
+    Algorithm,
+    Dimension,
+    Scaling,
+    Scheduler,
+    Search,
+    Space,
+    Study,
+    Tracker,
+)
 
 __all__ = [
+    "Algorithm",
     "Allr",
     "Budget",
     "ConfigError",
     "Data",
     "Dense",
     "Dimension",
-    "EarlyStop",
     "Experiment",
     "Model",
     "Optim",
@@ -33,9 +42,11 @@ __all__ = [
     "Retrain",
     "Rewind",
     "Scaling",
+    "Scheduler",
     "Search",
     "Space",
     "Study",
+    "Tracker",
     "load_study",
     "load_study_of_one",
 ]

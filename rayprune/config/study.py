@@ -4,23 +4,53 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from rayprune.config.experiment import Experiment
 from rayprune.config.frozen import Frozen
 
 
-class EarlyStop(Frozen):
-    """Ray Tune's asynchronous successive halving, over the epochs of retraining."""
+class Tool(Frozen):
+    """Something of Ray's that a study names; its arguments are Ray's own, and handed on."""
 
-    grace_epochs: Annotated[int, Field(ge=1)] = 1
-    """No trial is stopped before this many epochs after the dense run."""
-    reduction: Annotated[int, Field(ge=2)] = 3
-    """At each rung the best 1/reduction of the trials go on."""
+    model_config = ConfigDict(extra="allow")
+
+    name: str
+    """What Ray calls it."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _by_name_alone(cls, raw: Any) -> Any:
+        return {"name": raw} if isinstance(raw, str) else raw
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """What is given beside our own fields."""
+        return dict(self.model_extra or {})
+
+
+class Algorithm(Tool):
+    """Where the points of the search space come from."""
+
+    @property
+    def is_listed(self) -> bool:
+        """Whether all points are known before anything runs; else a searcher proposes them."""
+        return self.name in LISTED
+
+
+class Scheduler(Tool):
+    """Ray Tune's trial scheduler, which stops weak trials early."""
+
+    unit: Literal["epochs", "cycles"] = "epochs"
+    """What it counts: epochs of retraining, or whole cycles."""
+
+
+class Tracker(Tool):
+    """An experiment tracker that hears of every trial."""
 
 
 class Dimension(Frozen):
-    """One searched field; exactly one of its fields is given."""
+    """One searched field; exactly one of its fields is given, and maybe `when`."""
 
     grid: tuple[Any, ...] | None = None
     """Every value, in combination with every value of the other grids."""
@@ -34,12 +64,17 @@ class Dimension(Frozen):
     """A positive number at random, uniform in its logarithm."""
     integers: tuple[int, int] | None = None
     """A whole number at random, both ends included."""
+    equals: str | None = None
+    """What follows from other fields, as an expression: "15 - retrain.epochs"."""
+    when: str | None = None
+    """Beside one of the others: a condition on other fields without which this one is not set."""
 
     @model_validator(mode="after")
     def _one_kind(self) -> Dimension:
-        kinds = [k for k in type(self).model_fields if getattr(self, k) is not None]
+        names = [name for name in type(self).model_fields if name != "when"]
+        kinds = [k for k in names if getattr(self, k) is not None]
         if len(kinds) != 1:
-            raise ValueError(f"takes exactly one of {', '.join(type(self).model_fields)}")
+            raise ValueError(f"takes exactly one of {', '.join(names)}")
         values = getattr(self, kinds[0])
         if not values:
             raise ValueError(f"{kinds[0]} is empty")
@@ -51,6 +86,22 @@ class Dimension(Frozen):
 
 
 Space = dict[str, Dimension]
+
+Mode = Literal["max", "min"]
+Metric = Literal[
+    "val_accuracy",
+    "val_mean_iou",
+    "val_loss",
+    "sparsity",
+    "compression",
+    "theoretical_speedup",
+    "num_nonzero",
+    "flops_nonzero",
+    "total_epochs",
+]
+FEWER_IS_BETTER = {"val_loss", "num_nonzero", "flops_nonzero", "total_epochs"}
+LISTED = ("grid", "random")
+SEARCHERS = ("optuna", "hyperopt", "bayesopt", "ax", "nevergrad", "zoopt", "hebo")
 
 
 class Search(Frozen):
@@ -64,10 +115,19 @@ class Search(Frozen):
     """Draws of the random dimensions, for each point of the grid."""
     seeds: tuple[Annotated[int, Field(ge=0)], ...] = ()
     """Every point is run once with each of these experiment seeds."""
-    metric: Literal["val_accuracy", "val_loss", "val_mean_iou"] = "val_accuracy"
-    """What the table is sorted by; the test split chooses nothing."""
-    early_stop: EarlyStop | None = None
-    """Stop weak trials early."""
+    algorithm: Algorithm = Algorithm(name="grid")
+    """grid: every combination; random: as many points as `num_samples`; or one of Ray Tune's
+    searchers, which learns from what came before: optuna, hyperopt, bayesopt and others."""
+    where: tuple[str, ...] = ()
+    """Conditions that every point meets, such as "retrain.epochs * prune.cycles <= 6"."""
+    metric: Metric | tuple[Metric, ...] = "val_accuracy"
+    """What trials are compared by; the test split chooses nothing. Of several goals the first is
+    measured on the validation split."""
+    within_dense: Annotated[float, Field(ge=0)] | None = None
+    """The question is how sparse: best is the sparsest trial that loses at most this much of the
+    metric against its dense run; .01 is one point of accuracy."""
+    scheduler: Scheduler | None = None
+    """Stops weak trials early: asha, median_stopping_rule, hyperband."""
     max_concurrent: Annotated[int, Field(ge=1)] | None = None
     """Trials that wait for stages at the same time; as many as keep the slots busy."""
 
@@ -93,9 +153,14 @@ class Search(Frozen):
         return self.spaces or (self.space,)
 
     @property
-    def mode(self) -> Literal["max", "min"]:
-        """Whether more of the metric is better."""
-        return "min" if self.metric == "val_loss" else "max"
+    def metrics(self) -> tuple[Metric, ...]:
+        """The goals, the first one first."""
+        return self.metric if isinstance(self.metric, tuple) else (self.metric,)
+
+    @property
+    def modes(self) -> tuple[Mode, ...]:
+        """For each goal whether more or less of it is better."""
+        return tuple("min" if m in FEWER_IS_BETTER else "max" for m in self.metrics)
 
 
 class Scaling(Frozen):
@@ -107,8 +172,14 @@ class Scaling(Frozen):
     """CPUs, and intra-op threads without a GPU, of a worker."""
     gpus_per_worker: Annotated[float, Field(ge=0)] = 0.0
     """GPUs of a worker."""
+    accelerator_type: str | None = None
+    """What Ray calls the GPU that a worker needs, such as A100, as in Ray Train's ScalingConfig."""
+    labels: dict[str, str] = Field(default_factory=dict)
+    """Labels that a worker's node has, as in Ray's label selectors."""
     slots: Annotated[int, Field(ge=1)] | None = None
-    """Stages that run at the same time; as many as the cluster's CPUs or GPUs hold."""
+    """Most stages that run at the same time; unset, what the work and the cluster allow."""
+    idle_timeout_s: Annotated[float, Field(ge=0)] = 60.0
+    """Seconds without work after which a slot gives its CPUs and GPUs back."""
     max_failures: Annotated[int, Field(ge=-1)] = 3
     """How often a stage is tried again in the same epoch after its workers died; -1 is without end.
     Lost nodes do not count."""
@@ -125,12 +196,14 @@ class Study(Frozen):
     """What to try around the experiment, and what counts as best."""
     scaling: Scaling = Scaling()
     """Where stages run."""
+    tracking: tuple[Tracker, ...] = ()
+    """Experiment trackers: mlflow, wandb."""
     storage: str | None = None
     """Folder or URI of all results; RAYPRUNE_STORAGE, or ./rayprune_runs."""
 
     @model_validator(mode="after")
     def _metric_fits_task(self) -> Study:
-        if self.search.metric == "val_mean_iou" and self.experiment.task != "segmentation":
+        if "val_mean_iou" in self.search.metrics and self.experiment.task != "segmentation":
             raise ValueError(
                 f"search.metric val_mean_iou is measured for task segmentation, got task "
                 f"{self.experiment.task}. Write search.metric: val_accuracy"

@@ -105,7 +105,7 @@ class ProgressView:
             return
         end = f"{status.status}: {status.reason}"
         if status.status == "finished":
-            end = self._value(progress.stages[trial.plan[-1].key])
+            end = self._value(progress.stages[trial.key])
         seconds = time.monotonic() - self._started
         self._print(f"[{seconds:5.0f} s] trial {trial.name} {describe(trial.values)}: {end}")
 

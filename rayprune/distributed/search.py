@@ -101,7 +101,7 @@ def search(
 
 def _trials(recorder: Recorder) -> Sequence[TrialPlan]:
     """What Tune is to run: early stopping compares with trials that ended before, too."""
-    if recorder.study.search.early_stop is None:
+    if recorder.study.search.scheduler is None:
         return recorder.pending
     pending = {trial.name for trial in recorder.pending}
     return [trial for trial in recorder.trials if trial.name not in pending] + [*recorder.pending]
@@ -115,7 +115,7 @@ def _run_trials(
     give_up: Callable[[TrialStatus], None],
 ) -> None:
     """Tune schedules trials that take no CPU: they only wait for stages."""
-    study, metric, ledger = recorder.study, recorder.study.search.metric, place.ledger
+    study, metric, ledger = recorder.study, recorder.study.search.metrics[0], place.ledger
     trainable = tune.with_parameters(
         run_trial, ledger=ledger, metric=metric, replays=_replays(recorder.stopped, metric)
     )
@@ -124,7 +124,7 @@ def _run_trials(
         param_space={"trial": tune.grid_search([trial.name for trial in trials])},
         tune_config=tune.TuneConfig(
             metric=metric,
-            mode=study.search.mode,
+            mode=study.search.modes[0],
             scheduler=_scheduler(study, trials),
             max_concurrent_trials=concurrent,
             reuse_actors=True,
@@ -145,21 +145,21 @@ def _replays(
 ) -> Mapping[str, Sequence[Mapping[str, float]]]:
     """What stopped trials reported, as they reported it."""
     return {
-        name: [{metric: value, RETRAIN_EPOCHS: epochs} for epochs, value in status.reported]
+        name: status.reported
         for name, status in stopped.items()
     }
 
 
 def _scheduler(study: Study, trials: Sequence[TrialPlan]) -> ASHAScheduler | None:
-    early = study.search.early_stop
-    if early is None:
+    if study.search.scheduler is None:
         return None
+    early = study.search.scheduler.arguments
     lengths = [sum(s.epochs for s in trial.plan if not s.is_dense) for trial in trials]
     return ASHAScheduler(
         time_attr=RETRAIN_EPOCHS,
         max_t=max(1, *lengths),
-        grace_period=early.grace_epochs,
-        reduction_factor=early.reduction,
+        grace_period=early.get('grace_period', 1),
+        reduction_factor=early.get('reduction_factor', 3),
     )
 
 

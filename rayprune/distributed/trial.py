@@ -79,7 +79,7 @@ class Withdraw(tune.Callback):
         give_up: Callable[[TrialStatus], None],
     ) -> None:
         self._ledger, self._metric, self._give_up = ledger, metric, give_up
-        self._keys = {trial.name: trial.plan[-1].key for trial in trials}
+        self._keys = {trial.name: trial.key for trial in trials}
         self._reported: dict[str, dict[int, float]] = {}
 
     def __getstate__(self) -> dict[str, Any]:

@@ -77,11 +77,11 @@ def check_same(
     if earlier is None or json.dumps(_fields(earlier)) == json.dumps(_fields(study)):
         return  # 1, 1.0 and True differ in a stage's key, and so they do here
     try:
-        before = [trial.plan[-1].key for trial in make_trials(earlier)]
+        before = [trial.key for trial in make_trials(earlier)]
     except ValueError as error:
         log.warning("%s is made anew, it cannot be run: %s", study_file(folder), error)
         return
-    keys = {trial.plan[-1].key for trial in trials}
+    keys = {trial.key for trial in trials}
     lacking = sum(key not in keys for key in before)
     if lacking:
         raise ConfigError(
@@ -97,7 +97,7 @@ def stops_alike(earlier: Study | None, study: Study) -> bool:
     """Whether both stop trials early by the same rule, so that what one stopped stays stopped."""
     if earlier is None:
         return False
-    rules = [(s.search.early_stop, s.search.metric) for s in (earlier, study)]
+    rules = [(s.search.scheduler, s.search.metrics) for s in (earlier, study)]
     return rules[0] == rules[1]
 
 

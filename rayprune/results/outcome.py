@@ -23,9 +23,9 @@ class TrialStatus:
     """Why it failed, stopped or is unfinished; empty for a finished trial."""
     key: str = ""
     """Of the last stage of its plan: names may be given anew as a study grows, keys are not."""
-    reported: tuple[tuple[int, float], ...] = ()
-    """Of a stopped trial: epochs of retraining, and what the searched metric was after them. Trials
-    of a later start are compared with it."""
+    reported: tuple[Mapping[str, float], ...] = ()
+    """Of a stopped trial: what it reported to Ray Tune, epoch by epoch. Trials of a later start are
+    compared with it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,9 +46,12 @@ class StudySummary:
     """What a study as a whole did; it travels with the table."""
 
     name: str
-    metric: str
-    """What settings are ranked by."""
-    mode: Literal["max", "min"]
+    metrics: tuple[str, ...]
+    """The goals; settings are ranked by the first."""
+    modes: tuple[Literal["max", "min"], ...]
+    """For each goal whether more or less of it is better."""
+    within_dense: float | None
+    """The loss against dense within which the sparsest setting is best; None: the best metric."""
     searched: tuple[str, ...]
     """Searched fields, in the order of the table's columns."""
     executed_epochs: int
@@ -57,3 +60,13 @@ class StudySummary:
     """Epochs of all different stages."""
     naive_epochs: int
     """Epochs that separate runs of all trials would take."""
+
+    @property
+    def metric(self) -> str:
+        """What settings are ranked by."""
+        return self.metrics[0]
+
+    @property
+    def mode(self) -> Literal["max", "min"]:
+        """Whether more of it is better."""
+        return self.modes[0]

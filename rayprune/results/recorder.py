@@ -40,13 +40,13 @@ class Recorder:
         self.folder = study_folder(self.storage, study.name)
         self._records: dict[str, StageRecord] = {}
         self._earlier = _read_earlier(self.folder, study, trials, force=force)
-        manifests = read_manifests(self.storage, {trial.plan[-1].key for trial in trials})
+        manifests = read_manifests(self.storage, {trial.key for trial in trials})
         for manifest in filter(None, manifests.values()):
             self._records |= {record.key: record for record in manifest.records}
         done = {key for key, manifest in manifests.items() if manifest is not None}
         self.stopped = _stopped(self._earlier, study, trials, done)
         """Name -> status of the trials that early stopping gave up before: they stay stopped."""
-        over = {t.name for t in trials if t.plan[-1].key in done} | self.stopped.keys()
+        over = {t.name for t in trials if t.key in done} | self.stopped.keys()
         self.pending = tuple(trial for trial in trials if trial.name not in over)
         """Trials whose last stage is to be done."""
         self.found = self._found([trial for trial in trials if trial.name in over])
@@ -63,7 +63,7 @@ class Recorder:
         content = yaml.safe_dump(resolved, sort_keys=False).encode()
         if read_bytes(study_file(self.folder)) == content:
             return
-        if any(trial.plan[-1].key in self._earlier.stopped for trial in self.pending):
+        if any(trial.key in self._earlier.stopped for trial in self.pending):
             # Beside the new study.yaml, the old table would say that they stay stopped.
             self.write(StudyProgress({}))
         write_bytes(study_file(self.folder), content)
@@ -143,8 +143,9 @@ class Recorder:
     def _summary(self, progress: StudyProgress | StudySummary) -> StudySummary:
         return StudySummary(
             name=self.study.name,
-            metric=self.study.search.metric,
-            mode=self.study.search.mode,
+            metrics=self.study.search.metrics,
+            modes=self.study.search.modes,
+            within_dense=self.study.search.within_dense,
             searched=tuple(self.trials[0].values),
             executed_epochs=progress.executed_epochs,
             unique_epochs=self._epochs.unique,
@@ -174,7 +175,7 @@ def _stopped(
 ) -> dict[str, TrialStatus]:
     if not stops_alike(earlier.study, study):
         return {}
-    lasts = {trial.name: trial.plan[-1].key for trial in trials}
+    lasts = {trial.name: trial.key for trial in trials}
     return {
         name: replace(earlier.stopped[key], name=name)
         for name, key in lasts.items()

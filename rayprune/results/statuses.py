@@ -25,7 +25,7 @@ class Statuses:
         self._with: dict[str, list[int]] = defaultdict(list)
         self._ending_in: dict[str, list[int]] = defaultdict(list)
         for number, trial in enumerate(trials):
-            self._ending_in[trial.plan[-1].key].append(number)
+            self._ending_in[trial.key].append(number)
             for stage in trial.plan:
                 self._with[stage.key].append(number)
         self._over: dict[str, StageProgress] = {}  # stages that are done or failed
@@ -84,7 +84,7 @@ class Statuses:
         return key in self._over and self._over[key].status == "failed"
 
     def _status(self, trial: TrialPlan) -> TrialStatus:
-        name, last = trial.name, trial.plan[-1].key
+        name, last = trial.name, trial.key
         if last in self._over and not self._has_failed(last):
             return TrialStatus(name=name, status="finished", key=last)
         failed = next((s.key for s in trial.plan if self._has_failed(s.key)), None)

@@ -67,7 +67,8 @@ def read_metadata(table: pa.Table) -> tuple[StudySummary, tuple[TrialStatus, ...
     try:
         raw = json.loads((table.schema.metadata or {})[TABLE_KEY])
         trials = raw.pop("trials")
-        summary = StudySummary(**{**raw, "searched": tuple(raw["searched"])})
+        lists = {name: tuple(raw[name]) for name in ("searched", "metrics", "modes")}
+        summary = StudySummary(**{**raw, **lists})
         statuses = tuple(_status(**trial) for trial in trials)
     except (KeyError, TypeError, ValueError):
         raise ValueError(
@@ -76,8 +77,8 @@ def read_metadata(table: pa.Table) -> tuple[StudySummary, tuple[TrialStatus, ...
     return summary, statuses
 
 
-def _status(*, reported: Sequence[Sequence[float]], **fields: Any) -> TrialStatus:
-    return TrialStatus(**fields, reported=tuple((int(n), value) for n, value in reported))
+def _status(*, reported: Sequence[Mapping[str, float]], **fields: Any) -> TrialStatus:
+    return TrialStatus(**fields, reported=tuple(reported))
 
 
 def _rows(outcome: TrialOutcome, executed_for: Mapping[str, str]) -> list[dict[str, Any]]:

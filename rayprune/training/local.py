@@ -70,7 +70,7 @@ class _Journal:
     def trial_failed(self, trial: TrialPlan, error: str) -> None:
         """Its first stage that is not done is the one that cannot be done."""
         stages = self._finished(trial)
-        not_done = next((s.key for s in trial.plan if s.key not in stages), trial.plan[-1].key)
+        not_done = next((s.key for s in trial.plan if s.key not in stages), trial.key)
         self._tell({**stages, not_done: StageProgress("failed", error=error)})
 
     def has_failed(self, trial: TrialPlan) -> bool:
