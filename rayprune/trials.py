@@ -65,6 +65,14 @@ def make_trials(study: Study) -> tuple[TrialPlan, ...]:
     )
 
 
+def num_trials(study: Study) -> int:
+    """How many trials the study will have, those of a searcher included."""
+    search = study.search
+    if search.algorithm.is_listed:
+        return len(make_trials(study))
+    return search.num_samples * max(1, len(search.seeds))
+
+
 def _at(where: list[str], num_points: int) -> str:
     """Where a mistake is, if it is not everywhere."""
     if not where[0] or len(where) == num_points > 1:

@@ -120,7 +120,7 @@ class ProgressView:
             state = progress.stages.get(stage.key, WANTED)
             if state.status == "running" and state.epochs_done > self._epochs_done[stage.key]:
                 done, end = stage.first_epoch + state.epochs_done, stage.last_epoch
-                self._print(f"{stage_name(stage)}, epoch {done}/{end}: {self._value(state)}")
+                self._print(f"{stage.title}, epoch {done}/{end}: {self._value(state)}")
 
     def _print(self, line: str) -> None:
         self._console.print(line, markup=False, highlight=False, soft_wrap=True)
@@ -140,7 +140,7 @@ class ProgressView:
                 break
         for trial, stage in shown.values():
             state = progress.stages.get(stage.key, WANTED)
-            where = stage_name(stage)
+            where = stage.title
             value = state.metrics.get(self._metric)
             table.add_row(
                 trial.name,
@@ -187,13 +187,6 @@ class ProgressView:
         if left is not None:
             parts.append(f"about {left:.0f} s left")
         return Text(" · ".join(parts))
-
-
-def stage_name(stage: Stage) -> str:
-    """ "dense", "dense to epoch 3", "cycle 2, 86.4% sparse"."""
-    if stage.part_of is not None:
-        return f"dense to epoch {stage.last_epoch}"
-    return "dense" if stage.is_dense else f"cycle {stage.cycle}, {stage.sparsity:.1%} sparse"
 
 
 def describe(values: Mapping[str, object]) -> str:

@@ -11,9 +11,10 @@ from typing import Any
 
 import ray
 
+from rayprune.config import Scaling
+from rayprune.distributed.gauges import Gauges
 from rayprune.distributed.groups import remove_groups
 from rayprune.distributed.ledger import LEASE_S, Answer, Incarnation, Ledger, Wait
-from rayprune.plan import Stage
 from rayprune.results.faults import reach
 from rayprune.results.progress import Changes, StageProgress
 from rayprune.results.stages import Manifest, read_manifests
@@ -44,10 +45,11 @@ class LedgerActor:
     slots join, and what is finished is found in the storage.
     """
 
-    def __init__(self, storage: str, tags: Sequence[int], max_failures: int) -> None:
-        self._ledger = Ledger(len(tags), max_failures)
-        self._storage, self._tags = storage, tags
+    def __init__(self, study: str, storage: str, scaling: Scaling) -> None:
+        self._ledger = Ledger(scaling.max_failures, scaling.idle_timeout_s)
+        self._storage, self._gauges = storage, Gauges(study)
         self._trials: dict[str, TrialPlan] = {}
+        self._tags: dict[int, int] = {}
         self._waiting: dict[str, dict[asyncio.Future[None], None]] = {}  # the longest first
         self._told = 0  # version of the ledger that all who wait have heard of
         self._first_epoch = asyncio.Event()
@@ -56,22 +58,24 @@ class LedgerActor:
     # ---- trials ----
 
     async def learn(self, trials: Sequence[TrialPlan]) -> None:
-        """The driver tells the plans, once: a trial's process hears of its own alone."""
-        self._trials = {trial.name: trial for trial in trials}
+        """The driver tells plans, each once: a trial's process hears of its own alone."""
+        self._trials |= {trial.name: trial for trial in trials}
         self._wake(PLANS)
 
-    async def submit(self, name: str) -> Sequence[Stage] | None:
-        """A trial wants the stages of its plan; return them, or None until the plans are known."""
-        await self._until(PLANS, lambda: name in self._trials)
-        trial = self._trials.get(name)
-        if trial is None:
+    async def submit(self, *names: str) -> TrialPlan | None:
+        """Trials want the stages of their plans; return the last, or None until they are known."""
+        await self._until(PLANS, lambda: self._trials.keys() >= set(names))
+        trials = [self._trials[name] for name in names if name in self._trials]
+        if len(trials) < len(names):
             return None
-        new = [stage.key for stage in trial.plan if not self._ledger.knows(stage.key)]
+        stages = (stage for trial in trials for stage in trial.plan)
+        new = {stage.key for stage in stages if not self._ledger.knows(stage.key)}
         found = await asyncio.to_thread(self._finished, new)  # others are answered meanwhile
-        self._ledger.submit(name, trial.experiment, trial.plan)
+        for trial in trials:
+            self._ledger.submit(trial.name, trial.experiment, trial.plan)
         self._tell_found(found)
         self._tell()
-        return trial.plan
+        return trials[-1]
 
     async def withdraw(self, trial: str) -> None:
         self._ledger.withdraw(trial)
@@ -100,7 +104,10 @@ class LedgerActor:
 
     # ---- slots ----
 
-    async def join(self, slot: int, num_workers: int, nodes: Collection[str]) -> Incarnation:
+    async def join(
+        self, slot: int, tag: int, num_workers: int, nodes: Collection[str]
+    ) -> Incarnation:
+        self._tags[slot] = tag
         if self._clock is None:
             self._clock = asyncio.create_task(self._tick())
         incarnation = self._ledger.join(slot, num_workers, nodes)
@@ -113,6 +120,10 @@ class LedgerActor:
     async def first_epoch_done(self) -> None:
         """Returns when a slot is at work."""
         await self._first_epoch.wait()
+
+    async def useful_slots(self) -> tuple[int, frozenset[int]]:
+        """How many slots have something to run, now or soon, and which ones live."""
+        return self._ledger.num_useful_slots(), self._ledger.joined()
 
     async def has_work(self) -> bool:
         return self._ledger.has_work()
@@ -178,11 +189,6 @@ class LedgerActor:
         self._tell()
         return num_joined
 
-    async def give_up(self, slot: int, error: str) -> None:
-        self._ledger.give_up(slot, error)
-        self._first_epoch.set()
-        self._tell()
-
     async def abandon(self, error: str) -> None:
         self._ledger.abandon(error)
         self._first_epoch.set()
@@ -206,6 +212,7 @@ class LedgerActor:
                 continue  # this process was held up, and has yet to hear who lives
             try:
                 await self._look_around()
+                self._gauges.show(self._ledger)
             except Exception as error:  # a storage or Ray in trouble: the next look may see
                 log.warning("the ledger could not look around: %s", error)
             self._tell()
@@ -225,7 +232,7 @@ class LedgerActor:
 
     def _tell_found(self, manifests: Mapping[str, Manifest]) -> None:
         for key, manifest in manifests.items():
-            self._ledger.found(key, manifest.history, manifest.records[-1].metrics)
+            self._ledger.found(key, manifest.history, manifest.records[-1].measured)
 
     def _tell(self) -> None:
         """Wake who waits for a stage that has changed, and a slot if there is work or none ever.

@@ -17,10 +17,9 @@ Node = Mapping[str, Any]
 GPU_UNITS = 10_000  # Ray counts shares of a GPU in ten-thousandths
 
 
-def num_slots(scaling: Scaling, num_trials: int, nodes: Sequence[Node]) -> int:
-    """Slots that the nodes hold, at least one, and no more than there are trials."""
-    held = scaling.slots or _places(scaling, nodes) // scaling.workers
-    return max(1, min(held, num_trials))
+def num_slots(scaling: Scaling, nodes: Sequence[Node]) -> int:
+    """Slots that the nodes hold, at least one."""
+    return max(1, _places(scaling, nodes) // scaling.workers)
 
 
 def unmet(scaling: Scaling, nodes: Sequence[Node]) -> str | None:
@@ -44,7 +43,15 @@ def _fits(scaling: Scaling, nodes: Sequence[Node]) -> bool:
 
 def _places(scaling: Scaling, nodes: Sequence[Node]) -> int:
     """Workers that the nodes hold, each on one of them."""
-    return sum(_places_of(scaling, cpus, gpus) for cpus, gpus in _resources(nodes))
+    fitting = [node for node in nodes if _has_kind(scaling, node)]
+    return sum(_places_of(scaling, cpus, gpus) for cpus, gpus in _resources(fitting))
+
+
+def _has_kind(scaling: Scaling, node: Node) -> bool:
+    """Whether a node has the accelerator and the labels that a worker asks for."""
+    kind, labels = scaling.accelerator_type, node.get("Labels") or {}
+    has_accelerator = kind is None or f"accelerator_type:{kind}" in node["Resources"]
+    return has_accelerator and scaling.labels.items() <= labels.items()
 
 
 def _places_of(scaling: Scaling, cpus: float, gpus: float) -> int:
@@ -85,7 +92,10 @@ def _change(scaling: Scaling, field: str, value: int) -> tuple[str, Scaling]:
 
 def _needs(scaling: Scaling) -> str:
     with_gpus = scaling.gpus_per_worker > 0
-    return _amounts(scaling.cpus_per_worker, scaling.gpus_per_worker, with_gpus)
+    amounts = _amounts(scaling.cpus_per_worker, scaling.gpus_per_worker, with_gpus)
+    kinds = [f"accelerator type {scaling.accelerator_type}"] if scaling.accelerator_type else []
+    kinds += [f"label {name}={value}" for name, value in scaling.labels.items()]
+    return f"{amounts} on a node with {' and '.join(kinds)}" if kinds else amounts
 
 
 def _what_there_is(scaling: Scaling, nodes: Sequence[Node]) -> str:

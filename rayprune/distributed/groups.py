@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Sequence
 
 import ray
 from ray.util.placement_group import (
@@ -20,9 +19,9 @@ from ray.util.placement_group import (
 log = logging.getLogger(__name__)
 
 
-def make_tags(count: int) -> Sequence[int]:
-    """A tag for each slot, unlike those of other studies on the cluster: bytes, at most 16 MB."""
-    return random.SystemRandom().sample(range(1 << 20, 1 << 24), count)
+def make_tag() -> int:
+    """A tag unlike those of other slots and studies on the cluster: bytes, at most 16 MB."""
+    return random.SystemRandom().randrange(1 << 20, 1 << 24)
 
 
 def remove_groups(tag: int) -> None:

@@ -25,6 +25,9 @@ MAX_FAILURES = 3  # of one epoch on fresh workers: one more, and the stage is wh
 # epoch nothing is known of it: a first epoch may read a large data set.
 PATIENCE, LEAST_PATIENCE_S, FIRST_PATIENCE_S = 20, 600.0, 6 * 3600.0
 ELSEWHERE_S = 5.0  # how soon a stage that another study runs is looked at again
+IDLE_S = 60.0  # how long a slot without work keeps its CPUs and GPUs
+# A slot takes about this long to start: it is wanted before the stages are ready that it will run.
+AHEAD_S = 30.0
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,8 @@ class Run:
 
     experiment: Experiment
     stage: Stage
+    trial: str
+    """The trial that asked for it first."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +66,8 @@ class Stop:
 
 
 Answer = Run | Wait | Rejoin | Stop
+
+_Urgency = tuple[int, int, int]
 
 WANTED = StageProgress("wanted")
 ACTIVE = ("wanted", "running")
@@ -88,6 +95,10 @@ class _Entry:
     progressed_at: float = 0.0
     longest_epoch_s: float | None = None
     not_before: float = 0.0
+    path: int = 0
+    """Epochs of the longest way from the beginning of this stage to the end of a trial."""
+    is_counted: bool = False
+    """Among the ready ones."""
 
     @property
     def is_open(self) -> bool:
@@ -110,31 +121,38 @@ class _Life:
     """Rank -> what it met in the stage that runs."""
     agreed: str | None = None
     """Key of the last stage in which all ranks met a mistake."""
+    idle_since: float | None = None
+    """When it asked for work and there was none."""
 
 
 @dataclass
 class Ledger:
     """The one place that knows every stage of a study."""
 
-    num_slots: int = 1
     max_failures: int = MAX_FAILURES
     """How often a stage is tried again in the same epoch after its workers died; -1: always."""
+    idle_timeout_s: float = IDLE_S
+    """How long a slot waits for work before it ends."""
     clock: Callable[[], float] = time.monotonic
     identity: str = field(default_factory=lambda: uuid.uuid4().hex)
     """Of this start of the ledger."""
     dead_nodes: Collection[str] = ()
     """What died on one of these was not its stage's fault."""
     executed_epochs: int = 0
+    lost_epochs: int = 0
+    """Of these, the ones that had to be run again."""
+    shared_epochs: int = 0
+    """That separate runs of the trials would have run as well."""
     _entries: dict[str, _Entry] = field(default_factory=dict)
     _users: dict[str, list[str]] = field(default_factory=dict)
     """Key -> the stages that need it."""
     _plans: dict[str, Sequence[Stage]] = field(default_factory=dict)
     _lives: dict[int, _Life] = field(default_factory=dict)
     _num_joined: dict[int, int] = field(default_factory=dict)
-    _given_up: dict[int, str] = field(default_factory=dict)
-    _ready: dict[str | None, list[tuple[int, int, str]]] = field(default_factory=dict)
-    """Heaps of what is ready: for each stage of what needs it, and for None of all. Most wanted
-    first, then in order of submission; what became stale is skipped."""
+    _ready: dict[str | None, list[tuple[_Urgency, str]]] = field(default_factory=dict)
+    """Heaps of what is ready: for each stage of what needs it, and for None of all. The most urgent
+    first; what became stale is skipped."""
+    _num_ready: int = 0
     _later: set[str] = field(default_factory=set)
     _open: set[str] = field(default_factory=set)
     _news: list[_Entry | str] = field(default_factory=list)
@@ -147,9 +165,17 @@ class Ledger:
     def submit(self, trial: str, experiment: Experiment, plan: Sequence[Stage]) -> None:
         """A trial wants all stages of its plan."""
         self._plans[trial] = plan
+        path = 0
         for stage in plan:
-            entry = self._entries.get(stage.key) or self._enter(experiment, stage)
+            if stage.key not in self._entries:
+                self._enter(experiment, stage)
+            elif trial not in self._entries[stage.key].wanted_by:
+                self.shared_epochs += stage.epochs
+        for stage in reversed(plan):
+            path += stage.epochs
+            entry = self._entries[stage.key]
             entry.wanted_by[trial] = None
+            entry.path = max(entry.path, path)
             self._touch(entry)
 
     def knows(self, key: str) -> bool:
@@ -211,6 +237,19 @@ class Ledger:
         life = self._alive(incarnation)
         return life is not None or incarnation.ledger != self.identity
 
+    def joined(self) -> frozenset[int]:
+        """The slots whose workers live."""
+        return frozenset(self._lives)
+
+    def num_useful_slots(self) -> int:
+        """Slots that have a stage to run, now or by the time one more would have started."""
+        running = [self._entries[life.running] for life in self._lives.values() if life.running]
+        ending = {entry.stage.key for entry in running if self._ends_soon(entry)}
+        soon = {user for key in ending for user in self._users.get(key, ())}
+        follow = sum(self._follows(self._entries[user], ending) for user in soon)
+        now = len(running) + self._num_ready
+        return max(now, now - len(ending) + follow)
+
     def next_stage(self, incarnation: Incarnation, number: int) -> Answer:
         """The `number`-th answer to this life; asked again, it is the same."""
         life = self._alive(incarnation)
@@ -222,6 +261,9 @@ class Ledger:
             answer = self._decide(life)
             if isinstance(answer, Wait):
                 return answer  # not an answer yet
+            if isinstance(answer, Stop):
+                del self._lives[incarnation.slot]
+                return answer
             life.answered = (number, answer)
         return life.answered[1]
 
@@ -241,7 +283,9 @@ class Ledger:
             return False
         known, done = entry.progress.epochs_done, len(history)
         # A worker that died between its checkpoint and its word has run one epoch more.
-        self.executed_epochs += done - known if 0 < known < done else 1
+        run = done - known if 0 < known < done else 1
+        self.executed_epochs += run
+        self.lost_epochs += max(0, run - max(0, done - entry.furthest))
         if done > entry.furthest:
             entry.furthest = done
             entry.deaths.clear()
@@ -304,6 +348,7 @@ class Ledger:
             source.snapshot, source.history = None, ()
             for user in self._users_of(missing):
                 user.missing.add(missing)
+                self._touch(user)
             self._becomes(source, WANTED)
         self._release(entry)
 
@@ -328,12 +373,6 @@ class Ledger:
             entry.deaths.append((reason, life.nodes))
             self._judge(entry)
         return self._num_joined[slot]
-
-    def give_up(self, slot: int, error: str) -> None:
-        """A slot cannot start. Without any slot what is not done cannot be."""
-        self._given_up[slot] = error
-        if len(self._given_up) == self.num_slots:
-            self.abandon(error)
 
     def abandon(self, error: str) -> None:
         """Nothing more can be run: what is not done fails."""
@@ -362,6 +401,16 @@ class Ledger:
         return tuple(self._later)
 
     # ---- what people see ----
+
+    @property
+    def num_ready(self) -> int:
+        """Stages that only lack a slot."""
+        return self._num_ready
+
+    @property
+    def num_running(self) -> int:
+        """Stages that run."""
+        return sum(life.running is not None for life in self._lives.values())
 
     def has_ready(self) -> bool:
         """Whether a slot that asks would be answered at once."""
@@ -427,25 +476,48 @@ class Ledger:
         return f"no epoch ended within {silent:.0f} s" if silent > patience else None
 
     def _decide(self, life: _Life) -> Answer:
-        following = None if life.held is None else self._first_ready(life.held)
-        entry = following or self._first_ready()
+        entry = self._first_ready()
         if entry is None:
-            return Wait() if self.has_work() else Stop()
+            return self._idle(life)
+        if life.held is not None:  # what follows on what it holds, unless something is more urgent
+            following = self._first_ready(life.held)
+            if following is not None and _urgency(following)[:-1] <= _urgency(entry)[:-1]:
+                entry = following
+        life.idle_since = None
         life.running, life.mistakes = entry.stage.key, {}
         entry.runs_on = life.incarnation
         entry.progressed_at = self.clock()
         if entry.longest_epoch_s is None and entry.stage.inputs.weights is not None:
             entry.longest_epoch_s = self._entries[entry.stage.inputs.weights].longest_epoch_s
         self._becomes(entry, StageProgress("running", entry.progress.epochs_done))
-        return Run(entry.experiment, entry.stage)
+        return Run(entry.experiment, entry.stage, next(iter(entry.wanted_by)))
+
+    def _idle(self, life: _Life) -> Answer:
+        """There is nothing to run for this life: it waits a while, unless nothing will ever come."""
+        now = self.clock()
+        life.idle_since = life.idle_since or now
+        if not self.has_work():
+            return Stop()
+        is_needed = len(self._lives) <= self.num_useful_slots()
+        return Wait() if is_needed or now - life.idle_since < self.idle_timeout_s else Stop()
+
+    def _ends_soon(self, entry: _Entry) -> bool:
+        """Whether a stage that runs ends within the time that a slot takes to start."""
+        left = entry.stage.epochs - entry.progress.epochs_done
+        longest = entry.longest_epoch_s
+        return left == 0 or (longest is not None and left * longest <= AHEAD_S)
+
+    def _follows(self, entry: _Entry, done: Collection[str]) -> bool:
+        """Whether a stage is ready once these are done."""
+        return entry.is_open and entry.missing <= done
 
     def _first_ready(self, needs: str | None = None) -> _Entry | None:
         """The most urgent stage that is ready, of all or of those that need one."""
         heap = self._ready.get(needs, [])
         while heap:
-            urgency, order, key = heap[0]
+            urgency, key = heap[0]
             entry = self._entries[key]
-            if self._is_ready(entry) and (urgency, order) == _urgency(entry):
+            if self._is_ready(entry) and urgency == _urgency(entry):
                 return entry
             heapq.heappop(heap)
         return None
@@ -467,11 +539,14 @@ class Ledger:
             (self._open.add if entry.is_open else self._open.discard)(key)
             for source in entry.stage.inputs.keys:
                 self._count_waiting(self._entries[source], 1 if entry.is_open else -1)
+        is_ready = self._is_ready(entry)
+        self._num_ready += is_ready - entry.is_counted
+        entry.is_counted = is_ready
         if entry.progress.status == "wanted" and entry.not_before > self.clock():
             self._later.add(key)
-        elif self._is_ready(entry):
+        elif is_ready:
             for needs in (None, *entry.stage.inputs.keys):
-                heapq.heappush(self._ready.setdefault(needs, []), (*_urgency(entry), key))
+                heapq.heappush(self._ready.setdefault(needs, []), (_urgency(entry), key))
 
     def _count_waiting(self, source: _Entry, difference: int) -> None:
         """Let the object store drop a snapshot that no stage waits for; the storage keeps it."""
@@ -531,6 +606,6 @@ def _goes_on(entry: _Entry) -> str:
     return f"; {what} goes on after {entry.progress.epochs_done} of {entry.stage.epochs} epochs"
 
 
-def _urgency(entry: _Entry) -> tuple[int, int]:
-    """Small first: what most trials wait for, then what was submitted first."""
-    return -len(entry.wanted_by), entry.order
+def _urgency(entry: _Entry) -> _Urgency:
+    """Small first: the longest way to go, then what most trials wait for, then the oldest."""
+    return -entry.path, -len(entry.wanted_by), entry.order

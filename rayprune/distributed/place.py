@@ -14,6 +14,8 @@ class Place:
     storage: str
     folder: str
     """The study's own; it also names the study to others that want the same stage."""
+    study: str
+    """Its name, as Ray's dashboard shows it."""
     token: str
     """What the driver wrote there, for every node to see."""
     ray_folder: str

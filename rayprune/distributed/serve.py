@@ -8,15 +8,19 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 import ray
 import ray.train
+import ray.train.collective
 import ray.train.torch
 import torch
 import torch.distributed as dist
@@ -30,9 +34,16 @@ from rayprune.results.stages import LostSnapshotError, load_content
 from rayprune.snapshot import Snapshot, decode
 from rayprune.training.run import StageElsewhereError, failure_message, run_stage
 from rayprune.training.stage import EpochReport
-from rayprune.training.worker import Worker, broadcast, gather, training_process
+from rayprune.training.worker import (
+    Worker,
+    broadcast,
+    gather,
+    leave_process_group,
+    training_process,
+)
 
 BEAT_S = 3.0
+REPORT_S = 5.0  # least time between two reports to Ray Train
 # What is no user's mistake, whatever the stage: a disk, a store, Ray, a GPU, the network.
 ACCIDENTS = (OSError, MemoryError, ray.exceptions.RayError, torch.AcceleratorError, dist.DistError)
 # The same, said by a plain RuntimeError; the last is a process that read images and was killed.
@@ -51,18 +62,45 @@ class _Inputs:
     """Key of an input that is gone from the storage."""
 
 
-def serve(slot: int, place: Place, threads: int) -> None:
+def serve(slot: int, tag: int, place: Place, threads: int) -> None:
     """Run stages until the ledger says stop; every rank calls it inside a Ray Train run."""
-    context = ray.train.get_context()
-    device = ray.train.torch.get_device()
-    worker = Worker(context.get_world_rank(), context.get_world_size(), device)
-    with training_process(threads):
+    with _train_worker() as worker, training_process(threads):
         if _all_see(place, worker):
             with _pulse(place.ledger) as pulse:
-                _serve(slot, worker, place, pulse)
+                _serve(slot, tag, worker, place, pulse, _TrainReports(slot, worker))
 
 
-def _serve(slot: int, worker: Worker, place: Place, pulse: _Pulse) -> None:
+@contextmanager
+def _train_worker() -> Iterator[Worker]:
+    """This process's rank of the Ray Train run, in a process group with the others."""
+    context, device = ray.train.get_context(), ray.train.torch.get_device()
+    worker = Worker(context.get_world_rank(), context.get_world_size(), device)
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    if worker.world_size == 1:
+        yield worker
+        return
+    address = _free_address() if worker.is_first else None
+    url = f"tcp://{ray.train.collective.broadcast_from_rank_zero(address)}"
+    backend = "nccl" if device.type == "cuda" else "gloo"
+    dist.init_process_group(backend, url, rank=worker.rank, world_size=worker.world_size)
+    yield worker  # where it fails the process ends, and the group with it
+    leave_process_group()
+
+
+def _free_address() -> str:
+    """Host and port at which the ranks can meet rank 0."""
+    host = ray.util.get_node_ip_address()
+    is_v6 = ":" in host
+    with socket.socket(socket.AF_INET6 if is_v6 else socket.AF_INET) as free:
+        free.bind(("", 0))
+        port = free.getsockname()[1]
+    return f"[{host}]:{port}" if is_v6 else f"{host}:{port}"
+
+
+def _serve(
+    slot: int, tag: int, worker: Worker, place: Place, pulse: _Pulse, reports: _TrainReports
+) -> None:
     nodes = gather(ray.get_runtime_context().get_node_id(), worker)
     snapshot: Snapshot | None = None
     number = 0
@@ -70,7 +108,7 @@ def _serve(slot: int, worker: Worker, place: Place, pulse: _Pulse) -> None:
         said: tuple[Incarnation, Answer] | None = None
         if worker.is_first:
             if pulse.incarnation is None:
-                joining = place.ledger.join.remote(slot, worker.world_size, nodes)
+                joining = place.ledger.join.remote(slot, tag, worker.world_size, nodes)
                 pulse.incarnation = ray.get(joining)
             asking = place.ledger.next_stage.remote(pulse.incarnation, number)
             said = pulse.incarnation, ray.get(asking)
@@ -84,16 +122,22 @@ def _serve(slot: int, worker: Worker, place: Place, pulse: _Pulse) -> None:
             pulse.incarnation = None
             continue
         reach("serve.before_stage", _name(worker))
-        snapshot = _attempt(answer, snapshot, worker, incarnation, place)
+        hear = partial(reports.epoch_done, answer)
+        snapshot = _attempt(answer, snapshot, worker, incarnation, place, hear)
 
 
 def _attempt(
-    run: Run, snapshot: Snapshot | None, worker: Worker, incarnation: Incarnation, place: Place
+    run: Run,
+    snapshot: Snapshot | None,
+    worker: Worker,
+    incarnation: Incarnation,
+    place: Place,
+    hear: Callable[[EpochReport], None],
 ) -> Snapshot | None:
     """Run a stage; return its snapshot, or None where it was not done. Raises accidents."""
     key, ledger = run.stage.key, place.ledger
     try:
-        return _run(run, snapshot, worker, incarnation, place)
+        return _run(run, snapshot, worker, incarnation, place, hear)
     except LostSnapshotError as error:
         if worker.is_first:
             ray.get(ledger.lost.remote(incarnation, key, error.key))
@@ -122,16 +166,25 @@ def _attempt(
 
 
 def _run(
-    run: Run, snapshot: Snapshot | None, worker: Worker, incarnation: Incarnation, place: Place
+    run: Run,
+    snapshot: Snapshot | None,
+    worker: Worker,
+    incarnation: Incarnation,
+    place: Place,
+    hear: Callable[[EpochReport], None],
 ) -> Snapshot | None:
     stage, ledger, storage = run.stage, place.ledger, place.storage
 
     def on_epoch(report: EpochReport) -> bool:
-        reach("serve.before_epoch_done")
-        told = ledger.epoch_done.remote(
-            incarnation, stage.key, report.history, report.images_per_second
-        )
-        return ray.get(told)
+        is_wanted = True
+        if worker.is_first:
+            reach("serve.before_epoch_done")
+            told = ledger.epoch_done.remote(
+                incarnation, stage.key, report.history, report.images_per_second
+            )
+            is_wanted = ray.get(told)
+        hear(report)
+        return is_wanted
 
     inputs = broadcast(_inputs(run, snapshot, place) if worker.is_first else None, worker)
     if inputs.lost is not None:
@@ -147,10 +200,30 @@ def _run(
     done, content = finished
     if worker.is_first:
         reach("serve.before_finished")
-        metrics = done.records[-1].metrics
-        ray.get(ledger.finished.remote(incarnation, stage.key, _put(content), metrics))
+        measured = done.records[-1].measured
+        ray.get(ledger.finished.remote(incarnation, stage.key, _put(content), measured))
         reach("serve.after_finished")
     return done
+
+
+class _TrainReports:
+    """What Ray Train hears of a slot's stages, for its dashboard and its callbacks.
+
+    Ray Train takes one report each time that its controller looks, and a rank waits until the last
+    one was taken: so epochs that follow fast are left out.
+    """
+
+    def __init__(self, slot: int, worker: Worker) -> None:
+        self._slot, self._worker, self._reported_at = slot, worker, 0.0
+
+    def epoch_done(self, run: Run, report: EpochReport) -> None:
+        """Report an epoch, if it is time; every rank calls it."""
+        is_due = time.monotonic() - self._reported_at >= REPORT_S
+        if broadcast(is_due if self._worker.is_first else None, self._worker):
+            self._reported_at = time.monotonic()
+            names = {"slot": self._slot, "trial": run.trial, "stage": run.stage.title}
+            epoch = run.stage.first_epoch + report.epochs_done
+            ray.train.report({**names, "epoch": epoch, **report.metrics})
 
 
 def _inputs(run: Run, snapshot: Snapshot | None, place: Place) -> _Inputs:

@@ -1,121 +1,113 @@
 """Slots: long-lived Ray Train worker groups that run stage after stage.
 
 Starting a Ray Train run costs seconds, so it is paid once a slot and not once a trial. The runs
-live in actors, so that the driver can always end.
+live in actors, one on each node, beside their workers: the driver can always end, and the head
+carries none of them.
 """
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
 from typing import Any
 
 import ray
+from ray.train.backend import Backend, BackendConfig
 
 from rayprune.config import Scaling
 from rayprune.distributed.groups import remove_groups
-from rayprune.distributed.head import start
 from rayprune.distributed.place import Place
 from rayprune.results.faults import reach
 from rayprune.results.storage import StorageError
 
-FIRST_S = 30.0  # how long all else lets the first slot start alone
-END_S = 60.0  # how long slots may take to end before they are killed
 MAX_STARTS = 4  # in a row that never came to work: then the slot cannot start
 ROOM_S = 3600.0  # how long a run waits for nodes that can hold its workers, before another does
+MAX_SLOTS = 256  # on one node
+# Ray Train's own watch for preempted nodes is a process for each run: the ledger sees dead nodes.
+TRAIN_SETTINGS = {
+    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": str(ROOM_S),
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
+}
 
 
 class MetAloneError(Exception):
     """What one rank met and the others did not; the message says all."""
 
 
-class SlotActor:
-    """Holds the Ray Train run of one slot, and starts another whenever it dies.
+class SlotsOfNode:
+    """Holds the Ray Train runs of a node's slots, and starts another whenever one dies."""
 
-    When its own process dies, it is started again and begins with a new run.
-    """
+    def __init__(self) -> None:
+        for name, value in TRAIN_SETTINGS.items():
+            os.environ.setdefault(name, value)
 
     def run(self, slot: int, tag: int, place: Place, scaling: Scaling) -> None:
-        """Keep the slot's workers at work until no work remains."""
-        ledger = place.ledger
-        if slot > 0:
-            ray.wait([ledger.first_epoch_done.remote()], timeout=FIRST_S)
-        # What an earlier process of this actor left behind is no fault of the stage.
-        lost = ledger.slot_lost.remote(slot, "its slot was started again", is_blamed=False)
-        num_joined, starts = ray.get(lost), 0
+        """Keep the slot's workers at work until no work remains for it.
+
+        Raises what its workers failed with where they cannot be started again and again.
+        """
+        ledger, starts, num_joined = place.ledger, 0, 0
         while ray.get(ledger.has_work.remote()):
             remove_groups(tag)
             reach("slot.before_fit", f"slot {slot}")
             try:
                 _fit(slot, tag, place, scaling)
-                starts = 0
+                return
             except Exception as error:  # a worker, a node, Ray's controller: all can be replaced
                 reason = _reason(error)
                 before, num_joined = num_joined, ray.get(ledger.slot_lost.remote(slot, reason))
                 has_begun = num_joined != before or _waited_for_room(error)
                 starts = 0 if has_begun else starts + 1
                 if starts == MAX_STARTS:
-                    ray.get(ledger.give_up.remote(slot, f"no workers could be started: {reason}"))
-                    return
+                    raise RuntimeError(f"no workers could be started: {reason}") from error
                 time.sleep(starts)
 
 
-class Slots:
-    """The slots of a study, as the driver sees them."""
+class OwnGroup(BackendConfig):
+    """Ray Train without torch outside of the workers, which make their process group themselves.
 
-    def __init__(self, tags: Sequence[int], place: Place, scaling: Scaling) -> None:
-        self._ledger, self._tags = place.ledger, tags
-        self._actors = [start(SlotActor) for _ in tags]
-        self._runs = [
-            actor.run.remote(slot, tag, place, scaling)
-            for slot, (actor, tag) in enumerate(zip(self._actors, tags, strict=True))
-        ]
+    So its controller, a process for each slot, needs a fraction of the memory and of the time.
+    """
 
-    def wait_for_first(self) -> None:
-        """Let the first slot start alone: processes that start at once slow each other down."""
-        ray.wait([self._ledger.first_epoch_done.remote()], timeout=FIRST_S)
+    backend: str = ""
 
-    def look(self) -> None:
-        """Give up slots that ended by an error of their own: no trial is to wait for them."""
-        ended, _ = ray.wait(self._runs, num_returns=len(self._runs), timeout=0)
-        for slot, run in enumerate(self._runs):
-            if run in ended:
-                try:
-                    ray.get(run)
-                except ray.exceptions.RayError as error:
-                    reason = str(error).strip().split("\n")[-1].strip()  # where a traceback ends
-                    self._ledger.give_up.remote(slot, f"slot {slot} ended: {reason}")
+    @property
+    def backend_cls(self) -> type[Backend]:
+        return _OwnGroupBackend
 
-    def end(self) -> None:
-        """Wait for the slots to end by themselves, then kill those that do not."""
-        ray.wait(self._runs, num_returns=len(self._runs), timeout=END_S)
-        self.kill()
 
-    def kill(self) -> None:
-        """End the slots at once; what they ran goes on from its last epoch some other time."""
-        for actor, tag in zip(self._actors, self._tags, strict=True):
-            ray.kill(actor)
-            remove_groups(tag)
+class _OwnGroupBackend(Backend):
+    share_cuda_visible_devices = True  # as Ray Train does for torch
+
+
+def resources_of(scaling: Scaling, tag: int) -> dict[str, float]:
+    """What a worker of a slot asks for."""
+    resources: dict[str, float] = {"CPU": scaling.cpus_per_worker, "memory": tag}
+    if scaling.gpus_per_worker:
+        resources["GPU"] = scaling.gpus_per_worker
+    if scaling.accelerator_type:  # as Ray Train does it
+        resources[f"accelerator_type:{scaling.accelerator_type}"] = 0.001
+    return resources
 
 
 def _fit(slot: int, tag: int, place: Place, scaling: Scaling) -> None:
     """Serve the ledger until it says stop. Raises what Ray Train raises when the workers die."""
-    import ray.train.torch  # seconds, and only this process needs it
+    import ray.train.torch
 
-    os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", str(ROOM_S))
     failing: Any = ray.train.FailureConfig  # Train V2's, of which type checkers do not know
-    gpus = {"GPU": scaling.gpus_per_worker} if scaling.gpus_per_worker else {}
+    config = {"slot": slot, "tag": tag, "place": place, "threads": scaling.cpus_per_worker}
     trainer = ray.train.torch.TorchTrainer(
         _train_function,
-        train_loop_config={"slot": slot, "place": place, "threads": scaling.cpus_per_worker},
+        train_loop_config=config,
+        torch_config=OwnGroup(),
         scaling_config=ray.train.ScalingConfig(
             num_workers=scaling.workers,
             use_gpu=scaling.gpus_per_worker > 0,
-            resources_per_worker={"CPU": scaling.cpus_per_worker, "memory": tag, **gpus},
+            resources_per_worker=resources_of(scaling, tag),
+            label_selector=scaling.labels or None,
         ),
         run_config=ray.train.RunConfig(
-            name=f"slot-{slot}",
+            name=f"{place.study}-slot-{slot}",
             storage_path=place.ray_folder,
             # The run ends with its workers, and another is started: how often a stage may lose its
             # workers is the ledger's to say. Nor does it start anew those that died before all were

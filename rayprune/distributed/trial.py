@@ -5,29 +5,34 @@ Kept free of torch: a trial takes no CPU, so its process should cost next to not
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import ray
 from ray import tune
 
+from rayprune.config import Search
 from rayprune.plan import Stage
-from rayprune.results.outcome import TrialStatus
+from rayprune.results.goal import goal_of
 from rayprune.trials import TrialPlan
 
-RETRAIN_EPOCHS = "retrain_epochs"  # reported with each result: what early stopping counts
+ITERATION = "training_iteration"  # Tune's name of the step, here the epochs of the whole plan
+RETRAIN_EPOCHS, CYCLES_DONE = "retrain_epochs", "cycles_done"  # what schedulers count
+GOAL = "goal"  # what `search.within_dense` searches for
+FAILED = "failed"  # the only field of a result that says why there will be no other
 
 
 def run_trial(
     config: dict[str, Any],
     *,
     ledger: Any,
-    metric: str,
+    search: Search,
     replays: Mapping[str, Sequence[Mapping[str, float]]],
 ) -> None:
-    """Submit the plan of ``config["trial"]``; report each epoch after the dense run as it comes.
+    """Submit the plan of ``config["trial"]``; report each epoch as it comes.
 
-    What an earlier start ran is reported again, so that early stopping compares with it;
+    What an earlier start ran is reported again, so that searchers and schedulers learn from it;
     `replays` has what trials reported that were stopped then.
     """
     name = config["trial"]
@@ -35,9 +40,11 @@ def run_trial(
         for result in replays[name]:
             tune.report(dict(result))
         return
-    plan = _submit(name, ledger)
-    retrained = 0
-    for stage in plan:
+    trial = _submit(name, ledger)
+    reports = _Reports(search)
+    if trial.mistake:
+        tune.report({FAILED: trial.mistake})
+    for stage in trial.plan:
         heard = 0
         while True:
             news = ray.get(ledger.wait_for.remote(stage.key, heard))
@@ -45,71 +52,69 @@ def run_trial(
                 _submit(name, ledger)
                 continue
             if news.progress.status == "failed":
-                return  # the ledger knows why, and the summary says it
+                tune.report({FAILED: news.progress.error})
+                return
             for metrics in news.history:
                 heard += 1
-                if not stage.is_dense:
-                    _report(metrics, retrained + heard, metric)
+                if heard < stage.epochs:  # the last one has more to say once the stage is done
+                    tune.report(reports.epoch(stage, heard, metrics))
             if news.progress.status == "done":
                 break
-        retrained += 0 if stage.is_dense else stage.epochs
-    _report(news.progress.metrics, retrained, metric)
+        tune.report(reports.end(stage, news.progress.metrics))
+        reports = reports.after(stage, news.progress.metrics)
 
 
-def _submit(name: str, ledger: Any) -> Sequence[Stage]:
+def _submit(name: str, ledger: Any) -> TrialPlan:
     while True:
-        plan = ray.get(ledger.submit.remote(name))
-        if plan is not None:
-            return plan
+        trial = ray.get(ledger.submit.remote(name))
+        if trial is not None:
+            return trial
 
 
-def _report(metrics: Mapping[str, float], retrain_epochs: int, metric: str) -> None:
-    if metric in metrics:
-        tune.report({**metrics, RETRAIN_EPOCHS: retrain_epochs})
+@dataclass(frozen=True)
+class _Reports:
+    """What a trial tells Tune, by what lies behind it."""
 
+    search: Search
+    steps: int = 0
+    epochs: int = 0
+    retrain_epochs: int = 0
+    dense_value: float | None = None
+    """The first metric at the end of the dense run."""
 
-class Withdraw(tune.Callback):
-    """A trial that Tune ends, for whatever reason, wants nothing any more."""
+    def epoch(self, stage: Stage, done: int, metrics: Mapping[str, float]) -> dict[str, Any]:
+        """After an epoch of a stage; `done` of them lie behind it."""
+        place = {
+            ITERATION: self.steps + max(1, done),
+            "phase": "dense" if stage.is_dense else "retrain",
+            "cycle": stage.cycle,
+            RETRAIN_EPOCHS: self.retrain_epochs + (0 if stage.is_dense else done),
+            CYCLES_DONE: max(0, stage.cycle - 1),
+        }
+        goal = self._goal(stage, metrics)
+        return {**metrics, **place, **({} if goal is None else {GOAL: goal})}
 
-    def __init__(
-        self,
-        ledger: Any,
-        trials: Sequence[TrialPlan],
-        metric: str,
-        give_up: Callable[[TrialStatus], None],
-    ) -> None:
-        self._ledger, self._metric, self._give_up = ledger, metric, give_up
-        self._keys = {trial.name: trial.key for trial in trials}
-        self._reported: dict[str, dict[int, float]] = {}
+    def end(self, stage: Stage, metrics: Mapping[str, float]) -> dict[str, Any]:
+        """After the last epoch: with all that is known of the stage's result."""
+        result = self.epoch(stage, stage.epochs, metrics)
+        return {**result, CYCLES_DONE: stage.cycle, "total_epochs": self.epochs + stage.epochs}
 
-    def __getstate__(self) -> dict[str, Any]:
-        """What Tune writes down, for a restore that nothing here uses."""
-        return {}
-
-    def on_trial_result(
-        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
-    ) -> None:
-        reported = self._reported.setdefault(trial.config["trial"], {})
-        reported[result[RETRAIN_EPOCHS]] = result[self._metric]
-
-    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        epochs = (trial.last_result or {}).get(RETRAIN_EPOCHS, 0)
-        reason = f"early stopping gave it up after {epochs} epochs of retraining"
-        self._withdraw(trial, "stopped", reason)
-
-    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        reason = "its Ray Tune process died again and again; start the study again"
-        self._withdraw(trial, "unfinished", reason)
-
-    def _withdraw(self, trial: Any, status: Any, reason: str) -> None:
-        name = trial.config["trial"]
-        self._ledger.withdraw.remote(name)
-        self._give_up(
-            TrialStatus(
-                name=name,
-                status=status,
-                reason=reason,
-                key=self._keys[name],
-                reported=tuple(self._reported.pop(name, {}).items()),
-            )
+    def after(self, stage: Stage, metrics: Mapping[str, float]) -> _Reports:
+        """For the stage that follows."""
+        value = metrics.get(self.search.metrics[0])
+        return replace(
+            self,
+            steps=self.steps + max(1, stage.epochs),
+            epochs=self.epochs + stage.epochs,
+            retrain_epochs=self.retrain_epochs + (0 if stage.is_dense else stage.epochs),
+            dense_value=value if stage.is_dense else self.dense_value,
         )
+
+    def _goal(self, stage: Stage, metrics: Mapping[str, float]) -> float | None:
+        within, value = self.search.within_dense, metrics.get(self.search.metrics[0])
+        sparsity = metrics.get("sparsity", stage.sparsity)
+        if within is None or stage.is_dense or value is None or self.dense_value is None:
+            return None
+        change = value - self.dense_value
+        gain = change if self.search.modes[0] == "max" else -change
+        return None if sparsity is None else goal_of(sparsity, gain, within)

@@ -55,6 +55,14 @@ class Stage:
         return self.cycle == 0
 
     @property
+    def title(self) -> str:
+        """What people call it: "dense", "dense to epoch 3", "cycle 2, 86.4% sparse"."""
+        if self.part_of is not None:
+            return f"dense to epoch {self.last_epoch}"
+        sparsity = "" if self.sparsity is None else f", {self.sparsity:.1%} sparse"
+        return "dense" if self.is_dense else f"cycle {self.cycle}{sparsity}"
+
+    @property
     def last_epoch(self) -> int:
         """Epochs done when the stage ends, counted from the start of its run."""
         return self.first_epoch + self.epochs

@@ -21,7 +21,9 @@ from rayprune.trials import TrialPlan, make_trials
 
 MAX_LINES = 12  # of differences between two studies
 MAX_LETTERS = 60  # of a value in such a line
-SEARCHED = {"space", "spaces", "num_samples", "seeds"}  # what of a search decides on its trials
+# What of a search decides on its trials.
+SEARCHED = {"algorithm", "space", "spaces", "where", "num_samples", "seeds"}
+GROWING = {"search.num_samples", "search.seeds"}  # of a searcher: it goes on with what it knows
 
 log = logging.getLogger(__name__)
 
@@ -76,6 +78,9 @@ def check_same(
     """
     if earlier is None or json.dumps(_fields(earlier)) == json.dumps(_fields(study)):
         return  # 1, 1.0 and True differ in a stage's key, and so they do here
+    if not study.search.algorithm.is_listed:
+        _check_same_search(folder, earlier, study)
+        return
     try:
         before = [trial.key for trial in make_trials(earlier)]
     except ValueError as error:
@@ -84,13 +89,28 @@ def check_same(
     keys = {trial.key for trial in trials}
     lacking = sum(key not in keys for key in before)
     if lacking:
-        raise ConfigError(
-            f"study {study.name} in {folder} is another study: "
-            f"{lacking} of its {len(before)} trials are not in this one\n"
-            + "\n".join(_differences(_fields(earlier), _fields(study)))
-            + "\nTake another name (name=…), or --force (in Python force=True), which replaces its "
-            "table. Finished stages are kept and shared in any case"
-        )
+        why = f"{lacking} of its {len(before)} trials are not in this one"
+        raise _another(folder, why, study, _differences(_fields(earlier), _fields(study)))
+
+
+def _check_same_search(folder: str, earlier: Study, study: Study) -> None:
+    """A searcher goes on with the points that it knows where only their number differs."""
+    there, here = (
+        {path: value for path, value in _fields(each).items() if path not in GROWING}
+        for each in (earlier, study)
+    )
+    if json.dumps(there) != json.dumps(here):
+        why = "its searcher proposed points for other fields"
+        raise _another(folder, why, study, _differences(there, here))
+
+
+def _another(folder: str, why: str, study: Study, differences: Sequence[str]) -> ConfigError:
+    return ConfigError(
+        f"study {study.name} in {folder} is another study: {why}\n"
+        + "\n".join(differences)
+        + "\nTake another name (name=…), or --force (in Python force=True), which replaces its "
+        "table. Finished stages are kept and shared in any case"
+    )
 
 
 def stops_alike(earlier: Study | None, study: Study) -> bool:

@@ -8,6 +8,7 @@
                      results.parquet              a row for each trial and stage
                      report.html, plots/          for people
                      best/                        the model to ship
+                     proposed.json                the points that a searcher proposed
                      running.json                 who runs the study
 
 The storage is a folder or any URI that ``pyarrow.fs`` opens (s3://, gs://).
@@ -48,6 +49,10 @@ def study_file(folder: str) -> str:
 
 def study_lease_file(folder: str) -> str:
     return f"{folder}/running.json"
+
+
+def proposed_file(folder: str) -> str:
+    return f"{folder}/proposed.json"
 
 
 def table_file(folder: str) -> str:

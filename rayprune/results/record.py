@@ -54,6 +54,12 @@ class StageRecord:
     workers: int = 1
     """World size."""
 
+    @property
+    def measured(self) -> Mapping[str, float]:
+        """Its metrics, and the counts that a search may have as a goal."""
+        counts = ("sparsity", "num_nonzero", "compression", "flops_nonzero", "theoretical_speedup")
+        return {**self.metrics, **{name: float(getattr(self, name)) for name in counts}}
+
 
 def record_to_json(record: StageRecord) -> dict[str, Any]:
     """Plain JSON of a record."""

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import cached_property
+from typing import Any
 
 import pyarrow as pa
 import yaml
@@ -17,12 +17,13 @@ from rayprune.results.earlier import Earlier, check_same, read_earlier, stops_al
 from rayprune.results.files import default_storage, study_file, study_folder
 from rayprune.results.outcome import StudySummary, TrialOutcome, TrialStatus
 from rayprune.results.progress import StageProgress, StudyProgress
+from rayprune.results.proposed import Proposal, read_proposals, write_proposals
 from rayprune.results.record import StageRecord
 from rayprune.results.stages import finished_records, read_manifests
 from rayprune.results.statuses import Statuses
 from rayprune.results.storage import read_bytes, write_bytes
 from rayprune.results.table import make_table, read_metadata, write_table
-from rayprune.trials import TrialPlan
+from rayprune.trials import TrialPlan, num_trials
 
 # Between writes of the table, times what a write takes: it grows with the study, and may cost the
 # driver a twentieth of its time.
@@ -35,27 +36,53 @@ class Recorder:
     """Writes study.yaml and results.parquet; knows what earlier starts have done."""
 
     def __init__(self, study: Study, trials: Sequence[TrialPlan], *, force: bool = False) -> None:
-        """Raises ``ConfigError`` for a folder of another study, unless `force` is to replace it."""
-        self.study, self.trials, self.storage = study, tuple(trials), default_storage(study)
+        """`trials` are all of the study's, or none where a searcher proposes them: then those that
+        it has proposed are read. Raises ``ConfigError`` for a folder of another study, unless
+        `force` is to replace it.
+        """
+        self.study, self.storage = study, default_storage(study)
         self.folder = study_folder(self.storage, study.name)
         self._records: dict[str, StageRecord] = {}
         self._earlier = _read_earlier(self.folder, study, trials, force=force)
-        manifests = read_manifests(self.storage, {trial.key for trial in trials})
+        self.proposals: list[Proposal] = []
+        """What a searcher has proposed, each the point of a trial, in their order."""
+        if not study.search.algorithm.is_listed and self._earlier.study is not None:
+            self.proposals = list(read_proposals(self.folder))
+            trials = [proposal.make_trial(study) for proposal in self.proposals]
+        self.trials: list[TrialPlan] = list(trials)
+        """All trials so far; a searcher adds to them."""
+        manifests = read_manifests(self.storage, {trial.key for trial in trials if trial.key})
         for manifest in filter(None, manifests.values()):
             self._records |= {record.key: record for record in manifest.records}
         done = {key for key, manifest in manifests.items() if manifest is not None}
         self.stopped = _stopped(self._earlier, study, trials, done)
         """Name -> status of the trials that early stopping gave up before: they stay stopped."""
-        over = {t.name for t in trials if t.key in done} | self.stopped.keys()
+        over = {t.name for t in trials if t.key in done or t.mistake} | self.stopped.keys()
         self.pending = tuple(trial for trial in trials if trial.name not in over)
         """Trials whose last stage is to be done."""
         self.found = self._found([trial for trial in trials if trial.name in over])
         """Stages that earlier starts, or other studies, have done for the other trials."""
         self._statuses = Statuses(trials)
         self._statuses.update(StudyProgress(self.found, given_up=self.stopped))
+        self._counted = 0, EpochCount(0, 0)
         self._is_behind = True  # the table on disk, behind the statuses
         self._rest_until_s = 0.0
         self._complaint = ""
+
+    @property
+    def has_work(self) -> bool:
+        """Whether something is left to run, or to propose."""
+        return bool(self.pending) or len(self.trials) < num_trials(self.study)
+
+    def propose(self, point: Mapping[str, Any], seed: int | None) -> TrialPlan:
+        """A new trial for a searcher's point, written down. Raises ``StorageError``."""
+        width = len(str(num_trials(self.study) - 1))
+        proposal = Proposal(f"{len(self.trials):0{width}d}", point, seed)
+        trial = proposal.make_trial(self.study)
+        self.proposals.append(proposal)
+        write_proposals(self.folder, self.proposals)
+        self.trials.append(trial)
+        return trial
 
     def write_study(self) -> None:
         """Write study.yaml as it was resolved. Raises ``StorageError``."""
@@ -74,7 +101,8 @@ class Recorder:
         Right after a write it waits a little for more; a write that fails is a warning and is tried
         again the next time. `write` is to have the last word.
         """
-        if self._statuses.update(progress):
+        new = self._statuses.add(self.trials)
+        if self._statuses.update(progress) or new:
             self._is_behind = True
         if not self._is_behind or time.monotonic() < self._rest_until_s:
             return
@@ -97,6 +125,7 @@ class Recorder:
     def write(self, progress: StudyProgress) -> pa.Table:
         """Write and return the table. Raises ``StorageError``."""
         started = time.monotonic()
+        self._statuses.add(self.trials)
         self._statuses.update(progress)
         outcomes = [
             TrialOutcome(
@@ -106,7 +135,7 @@ class Recorder:
                 seed=trial.experiment.seed,
                 records=self._records_of(trial),
             )
-            for trial in self.trials
+            for trial in self.trials[: len(self._statuses.all)]
         ]
         table = make_table(outcomes, progress.executed_for, self._summary(progress))
         write_table(self.folder, table)
@@ -121,7 +150,7 @@ class Recorder:
             # The manifest of the last one that is done has the records of those before it.
             any(self._find(stage.key) for stage in reversed(trial.plan))
         return {
-            stage.key: StageProgress("done", stage.epochs, self._records[stage.key].metrics)
+            stage.key: StageProgress("done", stage.epochs, self._records[stage.key].measured)
             for trial in over
             for stage in trial.plan
             if stage.key in self._records
@@ -146,15 +175,17 @@ class Recorder:
             metrics=self.study.search.metrics,
             modes=self.study.search.modes,
             within_dense=self.study.search.within_dense,
-            searched=tuple(self.trials[0].values),
+            searched=tuple(self.trials[0].values) if self.trials else (),
             executed_epochs=progress.executed_epochs,
             unique_epochs=self._epochs.unique,
             naive_epochs=self._epochs.naive,
         )
 
-    @cached_property
+    @property
     def _epochs(self) -> EpochCount:
-        return count_epochs(trial.plan for trial in self.trials)
+        if self._counted[0] != len(self.trials):
+            self._counted = len(self.trials), count_epochs(trial.plan for trial in self.trials)
+        return self._counted[1]
 
 
 def _read_earlier(

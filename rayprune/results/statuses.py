@@ -20,18 +20,27 @@ class Statuses:
     """
 
     def __init__(self, trials: Sequence[TrialPlan]) -> None:
-        self._trials = tuple(trials)
-        self._numbers = {trial.name: number for number, trial in enumerate(trials)}
+        self._trials: list[TrialPlan] = []
+        self._numbers: dict[str, int] = {}
         self._with: dict[str, list[int]] = defaultdict(list)
         self._ending_in: dict[str, list[int]] = defaultdict(list)
-        for number, trial in enumerate(trials):
-            self._ending_in[trial.key].append(number)
-            for stage in trial.plan:
-                self._with[stage.key].append(number)
         self._over: dict[str, StageProgress] = {}  # stages that are done or failed
         self._given_up: dict[str, TrialStatus] = {}
         self._last_given_up: Mapping[str, TrialStatus] = {}
-        self._statuses = [self._status(trial) for trial in trials]
+        self._statuses: list[TrialStatus] = []
+        self.add(trials)
+
+    def add(self, trials: Sequence[TrialPlan]) -> Sequence[TrialPlan]:
+        """Take in what follows on the trials that are known; return it."""
+        new = trials[len(self._trials) :]
+        for trial in new:
+            number = self._numbers[trial.name] = len(self._trials)
+            self._trials.append(trial)
+            self._ending_in[trial.key].append(number)
+            for stage in trial.plan:
+                self._with[stage.key].append(number)
+            self._statuses.append(self._status(trial))
+        return new
 
     @property
     def all(self) -> tuple[TrialStatus, ...]:
@@ -51,7 +60,8 @@ class Statuses:
         touched: set[int] = set()
         for key in progress.news:
             touched.update(self._touched_by(key, progress.stages[key]))
-        touched.update(self._numbers[name] for name in self._new_given_up(progress.given_up))
+        given_up = self._new_given_up(progress.given_up)
+        touched.update(self._numbers[name] for name in given_up if name in self._numbers)
         changed = []
         for number in sorted(touched):
             status = self._status(self._trials[number])
@@ -85,6 +95,8 @@ class Statuses:
 
     def _status(self, trial: TrialPlan) -> TrialStatus:
         name, last = trial.name, trial.key
+        if trial.mistake:
+            return TrialStatus(name=name, status="failed", reason=trial.mistake)
         if last in self._over and not self._has_failed(last):
             return TrialStatus(name=name, status="finished", key=last)
         failed = next((s.key for s in trial.plan if self._has_failed(s.key)), None)

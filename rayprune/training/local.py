@@ -84,7 +84,7 @@ class _Journal:
         for stage in trial.plan:
             records = finished_records(self._recorder.storage, stage.key)
             if records is not None:
-                stages[stage.key] = StageProgress("done", stage.epochs, records[-1].metrics)
+                stages[stage.key] = StageProgress("done", stage.epochs, records[-1].measured)
         return stages
 
     def _tell(
@@ -107,8 +107,8 @@ def _run_trial(trial: TrialPlan, worker: Worker, folder: str, journal: _Journal 
     storage = storage_of(folder)
 
     def on_epoch(report: EpochReport) -> bool:
-        assert journal is not None, "rank 0 alone reports"
-        journal.epoch_done(report, trial.name)
+        if journal is not None:
+            journal.epoch_done(report, trial.name)
         return True
 
     if broadcast(journal and journal.has_failed(trial), worker):

@@ -43,7 +43,7 @@ class TrainingDivergedError(ValueError):
 
 @dataclass(frozen=True)
 class EpochReport:
-    """What rank 0 says after each epoch of a stage."""
+    """What is said after each epoch of a stage."""
 
     stage: Stage
     history: Sequence[Mapping[str, float]]
@@ -72,7 +72,7 @@ class TrainedStage:
 
 
 OnEpoch = Callable[[EpochReport], bool]
-"""Called by rank 0 alone. Return False to stop after this epoch."""
+"""Called by every rank. Rank 0's answer counts: False to stop after this epoch."""
 
 
 def train_stage(
@@ -107,12 +107,10 @@ def train_stage(
             metrics = {f"val_{k}": v for k, v in _measure(setup, dataset.val).items()}
         history = (*state.history, {**metrics, "train_loss": train_loss})
         state = replace(state, history=history)
-        wanted = True
-        if worker.is_first:
-            if epoch + 1 < stage.last_epoch:
-                save_checkpoint(encode_checkpoint(state, model, setup.optimizer, setup.sparsifier))
-            wanted = on_epoch(EpochReport(stage, history, setup.images_per_epoch / seconds))
-        if not broadcast(wanted, worker):
+        if worker.is_first and epoch + 1 < stage.last_epoch:
+            save_checkpoint(encode_checkpoint(state, model, setup.optimizer, setup.sparsifier))
+        wanted = on_epoch(EpochReport(stage, history, setup.images_per_epoch / seconds))
+        if not broadcast(wanted if worker.is_first else None, worker):
             return None
     return TrainedStage(_finish(setup, start, state), state.history)
 
