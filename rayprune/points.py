@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from rayprune.config import Dimension, Experiment, Space, Study
-from rayprune.config.dependence import followed, in_order
+from rayprune.config.dependence import followed, in_order, used
 from rayprune.config.expression import evaluate, names
 from rayprune.config.fields import is_whole, value_at
 from rayprune.config.load import set_field
@@ -53,6 +53,7 @@ def points_of(study: Study, space: Space) -> Iterator[Point]:
     listed = {name: d for name, d in space.items() if d.grid is not None or d.cases is not None}
     drawn = {name for name, d in space.items() if name not in listed and d.equals is None}
     before = {name: d for name, d in space.items() if not drawn & set(followed(space, name))}
+    may_differ = not set(used(space, study.search.where)) <= set(before)
     may_repeat = any(dimension.when is not None for dimension in space.values())
     seen: set[str] = set()
     for chosen in itertools.product(*(options_of(d) for d in listed.values())):
@@ -61,7 +62,7 @@ def points_of(study: Study, space: Space) -> Iterator[Point]:
         unset = _unset(study, before, at)
         place = {name: None if name in unset else value for name, value in at.items()}
         for sample in range(study.search.num_samples if drawn else 1):
-            tries = range(MAX_TRIES if drawn else 1)
+            tries = range(MAX_TRIES if may_differ else 1)
             drawings = (_drawn(study, space, at, [place, sample, again]) for again in tries)
             point = next((point for point in drawings if not _is_excluded(study, point)), None)
             if point is not None and not (may_repeat and _is_known(point, seen)):

@@ -29,16 +29,20 @@ def followed(space: Mapping[str, Dimension], name: str) -> Collection[str]:
     return found
 
 
-def sources(space: Mapping[str, Dimension], name: str) -> tuple[str, ...]:
+def sources(space: Mapping[str, Dimension], name: str) -> Collection[str]:
     """The dimensions that one follows from, directly."""
     dimension = space[name]
-    texts = [text for text in (dimension.when, dimension.equals) if text is not None]
-    used = [word for text in texts for word in names(text)]
-    return tuple(
+    return used(space, [text for text in (dimension.when, dimension.equals) if text is not None])
+
+
+def used(space: Mapping[str, Dimension], texts: Collection[str]) -> Collection[str]:
+    """The dimensions that expressions name, by their own name or by a field that they set."""
+    words = [word for text in texts for word in names(text)]
+    return [
         other
-        for other in space
-        if any(word == other or _overlaps(word, paths_set(space, other)) for word in used)
-    )
+        for other in (space if words else ())
+        if any(word == other or _overlaps(word, paths_set(space, other)) for word in words)
+    ]
 
 
 def paths_set(space: Mapping[str, Dimension], name: str) -> Collection[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib import import_module
 from typing import Any
 
@@ -15,10 +15,11 @@ from ray.tune.search import SEARCH_ALG_IMPORT, Searcher
 
 from rayprune.config import ConfigError, Dimension, Study
 from rayprune.config.search_rules import SET_BY_US
+from rayprune.distributed.trial import RETRAIN_EPOCHS
 from rayprune.points import option_label, options_of, resolve
 
 GOAL = "goal"  # what trials report where the question is how sparse
-RETRAIN_EPOCHS, CYCLES_DONE = "retrain_epochs", "cycles_done"  # what schedulers count
+CYCLES_DONE = "cycles_done"  # reported with each result, as RETRAIN_EPOCHS is
 
 # What `import` and pip call a searcher's library.
 LIBRARIES = {
@@ -85,7 +86,7 @@ def make_scheduler(study: Study, longest: int) -> TrialScheduler | None:
         return None
     name = "async_hyperband" if scheduler.name == "asha" else scheduler.name
     place = f"search.scheduler {scheduler.name}"
-    kind = SCHEDULER_IMPORT[name]
+    kind: Any = SCHEDULER_IMPORT[name]
     _check_arguments(place, kind, scheduler.arguments, SET_BY_US["scheduler"])
     defaults: dict[str, Any] = {
         "time_attr": RETRAIN_EPOCHS if scheduler.unit == "epochs" else CYCLES_DONE
@@ -119,7 +120,9 @@ class OptunaSpace:
         def choose(name: str, dimension: Dimension) -> Any:
             return _suggest(trial, name, dimension)
 
-        resolve(self._study, self._study.search.space, choose)
+        # A point without a value for an expression has a mistake, which the trial made of it says.
+        with suppress(ValueError):
+            resolve(self._study, self._study.search.space, choose)
 
 
 def _suggest(trial: Any, name: str, dimension: Dimension) -> Any:
