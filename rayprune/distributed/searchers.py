@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from importlib import import_module
-from typing import Any
+from typing import Any, NamedTuple
 
 from ray import tune
 from ray.tune.schedulers import SCHEDULER_IMPORT, TrialScheduler, create_scheduler
@@ -21,15 +21,28 @@ from rayprune.points import option_label, options_of, resolve
 GOAL = "goal"  # what trials report where the question is how sparse
 CYCLES_DONE = "cycles_done"  # reported with each result, as RETRAIN_EPOCHS is
 
-# What `import` and pip call a searcher's library.
+
+class Library(NamedTuple):
+    """What a searcher needs, as `import` and pip call it."""
+
+    module: str
+    package: str
+    extra: str = ""
+
+    @property
+    def install(self) -> str:
+        """The command that installs it."""
+        return f"pip install '{f'rayprune[{self.extra}]' if self.extra else self.package}'"
+
+
 LIBRARIES = {
-    "optuna": ("optuna", "rayprune[optuna]"),
-    "hyperopt": ("hyperopt", "rayprune[hyperopt]"),
-    "bayesopt": ("bayes_opt", "rayprune[bayesopt]"),
-    "ax": ("ax", "ax-platform"),
-    "nevergrad": ("nevergrad", "nevergrad"),
-    "zoopt": ("zoopt", "zoopt"),
-    "hebo": ("hebo", "HEBO"),
+    "optuna": Library("optuna", "optuna", "optuna"),
+    "hyperopt": Library("hyperopt", "hyperopt", "hyperopt"),
+    "bayesopt": Library("bayes_opt", "bayesian-optimization", "bayesopt"),
+    "ax": Library("ax", "ax-platform"),
+    "nevergrad": Library("nevergrad", "nevergrad"),
+    "zoopt": Library("zoopt", "zoopt"),
+    "hebo": Library("hebo", "HEBO"),
 }
 SEED_ARGUMENTS = {
     "optuna": "seed",
@@ -181,20 +194,20 @@ def _goals(study: Study) -> tuple[Any, Any]:
 
 
 def _check_library(name: str) -> None:
-    module, package = LIBRARIES[name]
+    library = LIBRARIES[name]
     try:
-        library = import_module(module)
+        module = import_module(library.module)
     except ImportError as error:
-        missing = error.name or module
-        also = "" if missing.split(".")[0] == module else f" ({missing} is missing)"
+        is_itself = error.name is None or error.name.split(".")[0] == library.module
+        reason = "" if is_itself else f", which needs {error.name}"
         raise ConfigError(
-            f"search.algorithm {name} needs the package {package.rpartition('[')[2].strip(']')}"
-            f"{also}: pip install '{package}'"
+            f"search.algorithm {name} needs the package {library.package}{reason}: "
+            f"{library.install}"
         ) from None
-    if name == "bayesopt" and not hasattr(library, "UtilityFunction"):
+    if name == "bayesopt" and not hasattr(module, "UtilityFunction"):
         raise ConfigError(
             f"search.algorithm bayesopt: Ray Tune works with bayesian-optimization below 2, got "
-            f"{library.__version__}: pip install '{package}'"
+            f"{module.__version__}: {library.install}"
         )
 
 
