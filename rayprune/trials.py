@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
-import itertools
-import json
-import random
+from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from rayprune.config import ConfigError, Dimension, Experiment, Space, Study
-from rayprune.config.load import make_paths_absolute, set_field
-from rayprune.config.messages import validated
+from rayprune.config import ConfigError, Dimension, Experiment, Study
+from rayprune.config.fields import is_field
+from rayprune.config.load import make_paths_absolute
+from rayprune.config.messages import no_such_field, validated
 from rayprune.plan import Stage, make_plan, share_dense_runs
+from rayprune.points import (
+    Point,
+    broken_condition,
+    drawn_points,
+    option_label,
+    options_of,
+    points_of,
+    raw_experiment,
+    resolve,
+    values_in,
+)
+
+TRIED_POINTS = 50  # of a searcher's space, before anything runs
 
 
 @dataclass(frozen=True)
@@ -36,21 +48,26 @@ def make_trials(study: Study) -> tuple[TrialPlan, ...]:
     """Every point of the search space as a checked experiment with its plan, in a fixed order.
 
     What is drawn depends on the experiment's seed, the point of the grid and the number of the
-    sample alone: a rerun draws the same, and a study that grows keeps the trials that it has.
-    Raises ``ConfigError`` naming the point that cannot be run.
+    sample alone: a rerun draws the same, and a study that grows keeps the trials that it has. None
+    where a searcher proposes the points, see ``make_trial``. Raises ``ConfigError`` naming the
+    point that cannot be run.
     """
+    if not study.search.algorithm.is_listed:
+        return ()
     points = list(_points(study))
+    if not points:
+        raise ConfigError(_nothing_left(study))
     width = len(str(len(points) - 1))
     experiments: list[Experiment] = []
     mistakes: dict[str, list[str]] = {}  # mistake -> the points that have it
-    for values, fields in points:
+    for point in points:
         try:
-            experiment = _experiment(study, fields)
+            experiment = _experiment(study, point)
             make_plan(experiment)  # fields may contradict each other
         except ValueError as error:
-            point = ", ".join(f"{path}={value}" for path, value in values.items())
+            at = ", ".join(f"{path}={value}" for path, value in point.values.items())
             for line in str(error).split("\n"):
-                mistakes.setdefault(line, []).append(point)
+                mistakes.setdefault(line, []).append(at)
         else:
             experiments.append(experiment)
     if mistakes:
@@ -58,19 +75,109 @@ def make_trials(study: Study) -> tuple[TrialPlan, ...]:
         raise ConfigError("\n".join(lines))
     plans = share_dense_runs(experiments)
     return tuple(
-        TrialPlan(f"{number:0{width}d}", values, experiment, plan)
-        for number, ((values, _), experiment, plan) in enumerate(
+        TrialPlan(f"{number:0{width}d}", point.values, experiment, plan)
+        for number, (point, experiment, plan) in enumerate(
             zip(points, experiments, plans, strict=True)
         )
     )
 
 
-def num_trials(study: Study) -> int:
-    """How many trials the study will have, those of a searcher included."""
-    search = study.search
-    if search.algorithm.is_listed:
-        return len(make_trials(study))
-    return search.num_samples * max(1, len(search.seeds))
+def num_proposed(study: Study) -> int:
+    """How many trials a searcher is to propose, those of all seeds together."""
+    return study.search.num_samples * max(1, len(study.search.seeds))
+
+
+def make_trial(study: Study, name: str, values: Mapping[str, Any]) -> TrialPlan:
+    """The trial of a point that a searcher proposed: dimension -> value, maybe with a `seed`.
+
+    What is proposed for a dimension that follows from others, or that `when` leaves unset, is not
+    looked at. A point that cannot be run has a `mistake`, no plan, and the study's own experiment.
+    """
+    space = study.search.space
+    point = Point(dict.fromkeys(space) | dict(values))
+
+    def choose(name: str, dimension: Dimension) -> Any:
+        if values.get(name) is None and None not in options_of(dimension):
+            raise ValueError(f"{name} was not proposed")
+        return _as_written(name, dimension, values[name])
+
+    try:
+        point = resolve(study, space, choose)
+        if "seed" in values and "seed" not in space:
+            point = _with_seed(point, int(values["seed"]))
+        _check_conditions(study, point)
+        experiment = _experiment(study, point)
+        plan = make_plan(experiment)
+    except ValueError as error:
+        mistake = "; ".join(str(error).split("\n"))
+        return TrialPlan(name, _shown(study, point), study.experiment, (), mistake)
+    return TrialPlan(name, _shown(study, point), experiment, plan)
+
+
+def check_space(study: Study) -> None:
+    """Try points of a searcher's space, so that one that has none is told before anything runs.
+
+    Raises ``ConfigError`` with the mistake that most of them have.
+    """
+    space = study.search.space
+    paths = [
+        path
+        for n, d in space.items()
+        for case in (d.cases or {n: {n: 0}}).values()
+        for path in case
+    ]
+    unknown = [path for path in dict.fromkeys(paths) if not is_field(path)]
+    if unknown:
+        lines = [no_such_field(Experiment, path.split("."), "experiment") for path in unknown]
+        raise ConfigError("\n".join(lines))
+    mistakes: Counter[str] = Counter()
+    for point in drawn_points(study, space, TRIED_POINTS):
+        trial = make_trial(study, "0", point.values)
+        if not trial.mistake:
+            return
+        mistakes[trial.mistake] += 1
+    if not mistakes:
+        raise ConfigError(_nothing_left(study))
+    ((mistake, number),) = mistakes.most_common(1)
+    raise ConfigError(
+        f"search.space: none of {mistakes.total()} points that were tried can be run; "
+        f"{number} of them because of: {mistake}"
+    )
+
+
+def _as_written(name: str, dimension: Dimension, value: Any) -> Any:
+    """A proposed value as the study writes it: libraries have numbers of their own."""
+    value = value.item() if hasattr(value, "item") else value
+    if dimension.integers is not None and float(value).is_integer():
+        return int(value)
+    options = options_of(dimension)
+    same = [option for option in options if option_label(option) in (value, option_label(value))]
+    if dimension.cases is not None and not same:
+        raise ValueError(f"{name}={value} is none of {', '.join(dimension.cases)}")
+    return same[0] if same else value
+
+
+def _check_conditions(study: Study, point: Point) -> None:
+    broken = broken_condition(study, point)
+    if broken is not None:
+        raise ValueError(
+            f"search.where: {broken} does not hold, at {values_in(study, point, broken)}"
+        )
+
+
+def _shown(study: Study, point: Point) -> dict[str, Any]:
+    """The values for the table."""
+    names = [*study.search.space, *(["seed"] if study.search.seeds else [])]
+    return {name: point.values.get(name) for name in names}
+
+
+def _nothing_left(study: Study) -> str:
+    return f"search.where excludes every point of the space: {' and '.join(study.search.where)}"
+
+
+def _with_seed(point: Point, seed: int) -> Point:
+    values, fields = {**point.values, "seed": seed}, {**point.fields, "seed": seed}
+    return replace(point, values=values, fields=fields)
 
 
 def _at(where: list[str], num_points: int) -> str:
@@ -81,11 +188,11 @@ def _at(where: list[str], num_points: int) -> str:
     return f" (at {where[0]}{more})"
 
 
-def _experiment(study: Study, fields: Mapping[str, Any]) -> Experiment:
-    """The study's experiment with these fields set. Raises ``ValueError``."""
-    raw = {"experiment": study.experiment.model_dump(mode="json", exclude_unset=True)}
-    for path, value in fields.items():
-        set_field(raw, ["experiment", *path.split(".")], value)
+def _experiment(study: Study, point: Point) -> Experiment:
+    """The study's experiment at a point. Raises ``ValueError``."""
+    if point.mistake:
+        raise ValueError(point.mistake)
+    raw = raw_experiment(study, point.fields)
     make_paths_absolute(raw["experiment"])
     experiment = validated(Experiment, raw["experiment"], at="experiment")
     if experiment.batch_size % study.scaling.workers:
@@ -96,56 +203,16 @@ def _experiment(study: Study, fields: Mapping[str, Any]) -> Experiment:
     return experiment
 
 
-def _points(study: Study) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
-    """(searched values for the table, fields to set) of every trial.
+def _points(study: Study) -> Iterator[Point]:
+    """Every point of every space, its table's values in one order, repeated with every seed.
 
-    Each point is repeated with every seed, so that seeds are paired, drawn values included.
+    So seeds are paired, drawn values included.
     """
     search = study.search
     names = dict.fromkeys(name for space in search.all_spaces for name in space)
     for space in search.all_spaces:
-        for values, fields in _points_of(space, search.num_samples, study.experiment.seed):
-            values = {name: values.get(name) for name in names}
-            for seed in search.seeds:
-                yield values | {"seed": seed}, fields | {"seed": seed}
+        for point in points_of(study, space):
+            point = replace(point, values={name: point.values.get(name) for name in names})
+            yield from (_with_seed(point, seed) for seed in search.seeds)
             if not search.seeds:
-                yield values, fields
-
-
-def _points_of(
-    space: Space, num_samples: int, seed: int
-) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
-    listed = {name: _listed(d) for name, d in space.items() if d.grid or d.cases}
-    drawn = {name: d for name, d in space.items() if name not in listed}
-    for point in itertools.product(*listed.values()):
-        at = {name: value for name, (value, _) in zip(listed, point, strict=True)}
-        for sample in range(num_samples if drawn else 1):
-            values: dict[str, Any] = dict(at)
-            fields: dict[str, Any] = {}
-            for name, (value, sets) in zip(listed, point, strict=True):
-                fields |= {name: value} if sets is None else sets
-            for name, dimension in drawn.items():
-                # Not the values of the grids: they may get more. Nor the order of the fields.
-                place = [seed, sorted(space), at, sample, name]
-                draw = random.Random(json.dumps(place, sort_keys=True, default=str))
-                values[name] = fields[name] = _draw(dimension, draw)
-            yield values, fields
-
-
-def _listed(dimension: Dimension) -> list[tuple[Any, dict[str, Any] | None]]:
-    if dimension.cases:
-        return list(dimension.cases.items())
-    assert dimension.grid
-    return [(value, None) for value in dimension.grid]
-
-
-def _draw(dimension: Dimension, draw: random.Random) -> Any:
-    if dimension.choice:
-        return draw.choice(dimension.choice)
-    if dimension.uniform:
-        return draw.uniform(*dimension.uniform)
-    if dimension.integers:
-        return draw.randint(*dimension.integers)
-    assert dimension.log_uniform
-    low, high = dimension.log_uniform
-    return low * (high / low) ** draw.random()
+                yield point

@@ -23,6 +23,7 @@ LINES = [
     {"pruning"},
     {"results"},
     {"trials"},
+    {"points"},
     {"plan"},
     {"config"},
     {"schedules"},

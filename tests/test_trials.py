@@ -2,12 +2,13 @@
 
 import re
 
+import numpy as np
 import pytest
 
 from rayprune.config import ConfigError, Study, load_study
 from rayprune.config.load import shipped_studies
 from rayprune.plan import count_epochs
-from rayprune.trials import make_trials
+from rayprune.trials import check_space, make_trial, make_trials
 
 
 def trials_of(**fields):
@@ -108,6 +109,291 @@ def test_several_spaces_are_their_union():
     assert trials[-1].values["prune.sparsity"] is None
     first, second = (trials_of(search={"space": space, "seeds": [0, 1]}) for space in spaces)
     assert [t.experiment for t in trials] == [t.experiment for t in first + second]
+
+
+def values_of(**search):
+    return [dict(trial.values) for trial in trials_of(search=search)]
+
+
+def test_drawn_values_stay_what_they_were_in_earlier_versions():
+    """A study that was begun goes on: what it has drawn is drawn again."""
+    search = {
+        "space": {
+            "retrain.epochs": {"grid": [1]},
+            "optim.lr": {"log_uniform": [0.01, 0.1]},
+            "prune.allocation": {"choice": ["global", "erk", "lamp"]},
+        },
+        "num_samples": 2,
+    }
+    drawn = [
+        (t.experiment.optim.lr, t.experiment.prune.allocation) for t in trials_of(search=search)
+    ]
+    assert drawn == [(0.020463531395787684, "lamp"), (0.07200255499000048, "erk")]
+
+
+def test_a_dimension_may_follow_from_others():
+    space = {
+        "dense.epochs": {"equals": "15 - retrain.epochs * prune.cycles"},
+        "retrain.epochs": {"grid": [1, 3]},
+        "way": {"cases": {"one": {"prune.cycles": 1}, "three": {"prune.cycles": 3}}},
+        "optim.lr": {"equals": "0.1 * dense.epochs / 12"},
+    }
+    trials = trials_of(search={"space": space})
+    epochs = [t.experiment.dense.epochs for t in trials]
+    assert epochs == [14, 12, 12, 6] == [t.values["dense.epochs"] for t in trials]
+    assert [list(t.values) for t in trials] == [list(space)] * 4
+    assert [t.experiment.optim.lr for t in trials] == [0.1 * e / 12 for e in epochs]
+
+
+def test_a_whole_field_takes_a_float_without_a_fraction():
+    trials = trials_of(search={"space": {"dense.epochs": {"equals": "12 / 2"}}})
+    assert repr(trials[0].values["dense.epochs"]) == "6"
+    (line,) = mistakes(search={"space": {"dense.epochs": {"equals": "13 / 2"}}})
+    assert "experiment.dense.epochs" in line and "6.5" in line
+
+
+def test_names_mean_the_point_else_the_experiment_else_its_default():
+    def followed(text, space=None, **experiment):
+        space = {**(space or {}), "optim.weight_decay": {"equals": text}}
+        (trial,) = trials_of(search={"space": space}, experiment=experiment)
+        return trial.values["optim.weight_decay"]
+
+    assert followed("dense.epochs + retrain.epochs") == 12 + 2
+    assert followed("dense.epochs", dense={"epochs": 7}) == 7
+    assert followed("dense.epochs", budget={"epochs": 10, "dense_epochs": 4}) == 4
+    assert followed("retrain.epochs", budget={"epochs": 10, "dense_epochs": 4}) == 6
+    assert followed("dense.epochs", {"dense.epochs": {"grid": [3]}}, dense={"epochs": 7}) == 3
+    assert followed("optim.momentum") == 0.9
+    sparsify = {"grid": [{"method": "gmp", "interval": 3}]}
+    assert followed("dense.sparsify.interval", {"dense.sparsify": sparsify}) == 3
+    case = {"cases": {"a": {"model.kwargs.width": 5}}}
+    assert followed("model.kwargs.width", {"way": case}, model={"name": "small_cnn"}) == 5
+    (line,) = mistakes(search={"space": {"optim.lr": {"equals": "retrain.lr * 2"}}})
+    assert "retrain.lr (None) is not a number" in line
+
+
+CONSTANT = {
+    "retrain.schedule": {"grid": ["llr", "constant", "allr"]},
+    "retrain.lr": {"grid": [0.01, 0.1], "when": "retrain.schedule == 'constant'"},
+}
+
+
+def test_a_grid_has_each_point_once_where_a_dimension_is_not_set():
+    assert values_of(space=CONSTANT) == [
+        {"retrain.schedule": "llr", "retrain.lr": None},
+        {"retrain.schedule": "constant", "retrain.lr": 0.01},
+        {"retrain.schedule": "constant", "retrain.lr": 0.1},
+        {"retrain.schedule": "allr", "retrain.lr": None},
+    ]
+    backwards = values_of(space=dict(reversed(CONSTANT.items())))
+    assert sorted(map(repr, map(sorted, map(dict.items, backwards)))) == sorted(
+        map(repr, map(sorted, map(dict.items, values_of(space=CONSTANT))))
+    )
+
+
+def test_what_is_not_set_is_the_experiments_own():
+    space = {
+        "prune.cycles": {"grid": [1, 2]},
+        "retrain.epochs": {"grid": [5], "when": "prune.cycles == 2"},
+        "dense.epochs": {"equals": "retrain.epochs"},
+    }
+    trials = trials_of(search={"space": space}, experiment={"retrain": {"epochs": 3}})
+    assert [t.values["retrain.epochs"] for t in trials] == [None, 5]
+    assert [t.experiment.dense.epochs for t in trials] == [3, 5]
+
+
+def test_draws_beside_a_dimension_that_is_not_set_are_those_of_one_point():
+    space = {**CONSTANT, "optim.lr": {"log_uniform": [0.01, 0.1]}}
+    values = values_of(space=space, num_samples=3)
+    assert len(values) == 4 * 3
+    assert len({v["optim.lr"] for v in values}) == 12
+    drawn = {"retrain.schedule": CONSTANT["retrain.schedule"]}
+    drawn["retrain.lr"] = {"uniform": [0.01, 0.1], "when": "retrain.schedule == 'constant'"}
+    values = values_of(space=drawn, num_samples=3)
+    assert [v["retrain.schedule"] for v in values] == ["llr", *["constant"] * 3, "allr"]
+    more = values_of(space=drawn, num_samples=5, seeds=[0, 1])
+    assert all({**v, "seed": seed} in more for v in values for seed in (0, 1))
+
+
+def test_a_grid_leaves_out_what_a_condition_excludes():
+    space = {
+        "retrain.epochs": {"grid": [1, 2, 3]},
+        "way": {"cases": {"one": {"prune.cycles": 1}, "three": {"prune.cycles": 3}}},
+    }
+    where = ["retrain.epochs * prune.cycles <= 6", "way != 'one' or retrain.epochs > 1"]
+    trials = trials_of(search={"space": space, "where": where, "seeds": [0, 1]})
+    assert [(t.values["retrain.epochs"], t.values["way"]) for t in trials[::2]] == [
+        (1, "three"),
+        (2, "one"),
+        (2, "three"),
+        (3, "one"),
+    ]
+    assert [t.name for t in trials] == list("01234567")
+    (line,) = mistakes(search={"space": space, "where": ["retrain.epochs > 3", "seed == 0"]})
+    assert (
+        line == "search.where excludes every point of the space: retrain.epochs > 3 and seed == 0"
+    )
+    (line,) = mistakes(search={"space": space, "where": ["retrain.lr < 1"]})
+    assert line.startswith(
+        "'retrain.lr < 1' has no value: retrain.lr (None) < 1 cannot be compared"
+    )
+
+
+def test_an_excluded_draw_is_drawn_again_and_growth_keeps_what_was_drawn():
+    space = {"retrain.epochs": {"grid": [1, 2]}, "prune.sparsity": {"uniform": [0.1, 0.9]}}
+    search = {"space": space, "where": ["prune.sparsity * retrain.epochs > 0.7"]}
+    few = values_of(**search, num_samples=4)
+    assert len(few) == 8 and all(v["prune.sparsity"] * v["retrain.epochs"] > 0.7 for v in few)
+    more = values_of(**search, num_samples=9, seeds=[0])
+    assert len(more) == 18 and all({**v, "seed": 0} in more for v in few)
+
+
+RANDOM = {
+    "retrain.schedule": {"grid": ["llr", "constant"]},
+    "retrain.lr": {"log_uniform": [0.01, 0.1], "when": "retrain.schedule == 'constant'"},
+    "retrain.epochs": {"integers": [1, 4]},
+    "dense.epochs": {"equals": "15 - retrain.epochs"},
+    "way": {"cases": {"one": {"prune.cycles": 1}, "two": {"prune.cycles": 2}}},
+}
+
+
+def test_random_points_draw_every_dimension_and_grow():
+    search = {"space": RANDOM, "algorithm": "random", "num_samples": 12}
+    trials = trials_of(search=search)
+    assert len(trials) == 12 and trials_of(search=search) == trials
+    assert {t.values["way"] for t in trials} == {"one", "two"}
+    assert {t.experiment.prune.cycles for t in trials} == {1, 2}
+    assert {t.values["retrain.schedule"] for t in trials} == {"llr", "constant"}
+    for trial in trials:
+        is_constant = trial.values["retrain.schedule"] == "constant"
+        assert (trial.values["retrain.lr"] is not None) == is_constant
+        assert trial.experiment.dense.epochs + trial.experiment.retrain.epochs == 15
+    more = trials_of(search={**search, "num_samples": 20, "seeds": [1, 2]})
+    assert [dict(t.values) for t in more[:24:2]] == [{**t.values, "seed": 1} for t in trials]
+    assert [dict(t.values) for t in more[1:24:2]] == [{**t.values, "seed": 2} for t in trials]
+    other = trials_of(search=search, experiment={"seed": 1})
+    assert [t.values for t in other] != [t.values for t in trials]
+
+
+def test_random_points_are_different_ones():
+    space = {"retrain.epochs": {"grid": [1, 2, 3]}, "prune.cycles": {"choice": [1, 2]}}
+    search = {"space": space, "algorithm": "random", "where": ["retrain.epochs > 1"]}
+    assert len(values_of(**search, num_samples=50)) == 4
+    assert values_of(**search, num_samples=2) == values_of(**search, num_samples=50)[:2]
+
+
+def proposing(space=RANDOM, **fields):
+    search = {"space": space, "algorithm": "optuna", **fields.pop("search", {})}
+    return Study.model_validate({"search": search, **fields})
+
+
+def test_a_searchers_points_are_not_known_before():
+    assert make_trials(proposing()) == ()
+
+
+def test_a_proposed_point_is_a_trial():
+    study = proposing()
+    proposed = {"way": "two", "retrain.epochs": 3, "retrain.schedule": "llr"}
+    trial = make_trial(study, "7", proposed)
+    assert trial == make_trial(study, "7", {**proposed, "retrain.lr": 0.5, "dense.epochs": 99})
+    assert (trial.name, trial.mistake) == ("7", "")
+    assert list(trial.values.items()) == [
+        ("retrain.schedule", "llr"),
+        ("retrain.lr", None),
+        ("retrain.epochs", 3),
+        ("dense.epochs", 12),
+        ("way", "two"),
+    ]
+    assert trial.experiment.prune.cycles == 2 and trial.key == trial.plan[-1].key
+    assert make_trial(study, "7", trial.values) == trial, "what the table has is the point"
+
+
+def test_a_proposed_point_may_have_a_seed():
+    proposed = {"way": "one", "retrain.epochs": 1, "retrain.schedule": "llr", "seed": 5}
+    without = make_trial(proposing(), "0", proposed)
+    assert without.experiment.seed == 5 and "seed" not in without.values
+    with_seeds = make_trial(proposing(search={"seeds": [4, 5]}), "0", proposed)
+    assert with_seeds.experiment.seed == 5 and list(with_seeds.values)[-1] == "seed"
+
+
+def test_numbers_and_lists_of_libraries_are_the_studys():
+    space = {
+        "retrain.epochs": {"integers": [1, 4]},
+        "optim.lr": {"uniform": [0.01, 1]},
+        "prune.cycles": {"grid": [1, 2]},
+        "dense.milestones": {"choice": [[0.5], [0.3, 0.6]]},
+        "prune.allocation": {"grid": ["global", "erk"]},
+    }
+    proposed = {
+        "retrain.epochs": np.float64(3),
+        "optim.lr": np.float64(0.25),
+        "prune.cycles": np.int64(2),
+        "dense.milestones": "[0.3, 0.6]",
+        "prune.allocation": np.str_("erk"),
+    }
+    trial = make_trial(proposing(space), "0", proposed)
+    assert repr(list(trial.values.values())) == "[3, 0.25, 2, [0.3, 0.6], 'erk']"
+    assert make_trial(proposing(space), "0", {**proposed, "dense.milestones": (0.3, 0.6)}) == trial
+
+
+@pytest.mark.parametrize(
+    ("proposed", "said"),
+    [
+        ({"retrain.schedule": "constant"}, "retrain.lr was not proposed"),
+        ({"retrain.schedule": "lrw", "retrain.epochs": 9}, "retrain.epochs must be <= dense.epoch"),
+        ({"retrain.epochs": 15}, "experiment.dense.epochs: should be greater than or equal to 1"),
+        ({"way": "three"}, "way=three is none of one, two"),
+        (
+            {"retrain.epochs": 4, "way": "two"},
+            "search.where: retrain.epochs * prune.cycles < 7 does not hold, "
+            "at retrain.epochs=4, prune.cycles=2",
+        ),
+        ({"retrain.epochs": 1.5}, "retrain.epochs"),
+    ],
+)
+def test_a_proposed_point_that_cannot_be_run_says_why_in_one_line(proposed, said):
+    usual = {"retrain.schedule": "llr", "retrain.epochs": 3, "way": "one"}
+    study = proposing(search={"where": ["retrain.epochs * prune.cycles < 7 or retrain.epochs > 4"]})
+    said = said.replace("< 7 does", "< 7 or retrain.epochs > 4 does")
+    trial = make_trial(study, "0", {**usual, **proposed})
+    assert said in trial.mistake and "\n" not in trial.mistake
+    assert (trial.plan, trial.key, trial.experiment) == ((), "", study.experiment)
+    assert list(trial.values) == list(RANDOM)
+
+
+def test_a_space_that_has_points_is_right():
+    check_space(proposing())
+    # Most draws exclude each other here, and some do not.
+    check_space(proposing({"retrain.epochs": {"integers": [10, 20]}}, search={"seeds": [1]}))
+
+
+@pytest.mark.parametrize(
+    ("space", "search", "said"),
+    [
+        (
+            {"prune.sparsitty": {"uniform": [0, 1]}, "way": {"cases": {"a": {"lr": 1}}}},
+            {},
+            "experiment.prune.sparsitty: no such field. Did you mean sparsity?\n"
+            "experiment.lr: no such field. Did you mean optim.lr?",
+        ),
+        (
+            {"retrain.epochs": {"integers": [13, 20]}, "retrain.schedule": {"grid": ["lrw"]}},
+            {},
+            "search.space: none of 8 points that were tried can be run; 1 of them because of: "
+            "retrain.schedule lrw replays",
+        ),
+        ({"optim.lr": {"uniform": [-2, -1]}}, {}, "none of 50 points"),
+        (
+            {"optim.lr": {"uniform": [1, 2]}},
+            {"where": ["optim.lr > 3"]},
+            "search.where excludes every point of the space: optim.lr > 3",
+        ),
+    ],
+)
+def test_a_space_without_a_point_is_told_before_anything_runs(space, search, said):
+    with pytest.raises(ConfigError) as caught:
+        check_space(proposing(space, search=search))
+    assert said in str(caught.value)
 
 
 @pytest.mark.parametrize("name", shipped_studies())

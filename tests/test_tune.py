@@ -148,9 +148,9 @@ def test_an_empty_study_says_that_it_is_empty(tmp_path, capsys):
 
 
 def test_without_ray_early_stopping_is_a_mistake(tmp_path, capsys):
-    words = ["search.early_stop={grace_epochs: 1}", f"storage={tmp_path}"]
+    words = ["search.scheduler=asha", f"storage={tmp_path}"]
     assert main([*words, "--local"]) == 2
-    assert "search.early_stop is Ray Tune's" in capsys.readouterr().err
+    assert "search.scheduler is Ray Tune's" in capsys.readouterr().err
 
 
 def test_a_study_runs_without_ray_and_a_second_start_runs_nothing(two, tmp_path):

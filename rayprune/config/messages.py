@@ -21,6 +21,10 @@ SYNONYMS = {
     "n_epochs_per_phase": "retrain.epochs",
     "num_workers": "scaling.workers",
     "dataset": "data.name",
+    "early_stop": "search.scheduler",
+    "early_stopping": "search.scheduler",
+    "search_alg": "search.algorithm",
+    "searcher": "search.algorithm",
 }
 
 Value = TypeVar("Value", bound=BaseModel)
@@ -46,11 +50,11 @@ def _explain(kind: type[BaseModel], error: Any, at: str) -> str:
     keys = [str(key) for key in error["loc"]]
     where = ".".join([at, *keys] if at else keys) or "study"
     if error["type"] == "extra_forbidden":
-        return f"{where}: no such field.{_nearest(kind, keys)}"
+        return no_such_field(kind, keys, at)
     rule = error["msg"].removeprefix("Value error, ").removeprefix("Input ")
     rule = rule[0].lower() + rule[1:]
     if error["type"] == "value_error":  # one of our validators, which say all by themselves
-        return f"{where}: {rule}"
+        return "\n".join(f"{where}: {line}" for line in rule.split("\n"))
     given = error["input"]
     remedy = ""
     if error["type"] in ("less_than", "less_than_equal") and _is_percent(given):
@@ -58,11 +62,16 @@ def _explain(kind: type[BaseModel], error: Any, at: str) -> str:
     return f"{where}: {rule}, got {given!r}.{remedy}"
 
 
+def no_such_field(kind: type[BaseModel], keys: Sequence[str], at: str = "") -> str:
+    """The mistake of naming a field that `kind` does not have; `at` is where `kind` stands."""
+    return f"{'.'.join([at, *keys] if at else keys)}: no such field.{nearest(kind, keys)}"
+
+
 def _is_percent(given: Any) -> bool:
     return isinstance(given, int | float) and 1 <= given < 100
 
 
-def _nearest(kind: type[BaseModel], keys: Sequence[str]) -> str:
+def nearest(kind: type[BaseModel], keys: Sequence[str]) -> str:
     """A hint at the field that was meant: beside the wrong one, elsewhere, or what is beside it."""
     wrong = keys[-1]
     paths = _field_paths(kind)

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from rayprune.config.experiment import Experiment
 from rayprune.config.frozen import Frozen
+from rayprune.config.search_rules import (
+    LISTED,
+    SEARCHERS,
+    TRACKERS,
+    check_arguments,
+    check_metrics,
+    check_name,
+    check_scheduler_name,
+    check_search,
+)
 
 
 class Tool(Frozen):
@@ -32,6 +42,12 @@ class Tool(Frozen):
 class Algorithm(Tool):
     """Where the points of the search space come from."""
 
+    @model_validator(mode="after")
+    def _fits(self) -> Algorithm:
+        check_name(self.name, (*LISTED, *SEARCHERS), "algorithm")
+        check_arguments(self.arguments, "algorithm")
+        return self
+
     @property
     def is_listed(self) -> bool:
         """Whether all points are known before anything runs; else a searcher proposes them."""
@@ -44,9 +60,20 @@ class Scheduler(Tool):
     unit: Literal["epochs", "cycles"] = "epochs"
     """What it counts: epochs of retraining, or whole cycles."""
 
+    @model_validator(mode="after")
+    def _fits(self) -> Scheduler:
+        check_scheduler_name(self.name)
+        check_arguments(self.arguments, "scheduler")
+        return self
+
 
 class Tracker(Tool):
     """An experiment tracker that hears of every trial."""
+
+    @model_validator(mode="after")
+    def _known(self) -> Tracker:
+        check_name(self.name, TRACKERS, "tracker")
+        return self
 
 
 class Dimension(Frozen):
@@ -100,8 +127,6 @@ Metric = Literal[
     "total_epochs",
 ]
 FEWER_IS_BETTER = {"val_loss", "num_nonzero", "flops_nonzero", "total_epochs"}
-LISTED = ("grid", "random")
-SEARCHERS = ("optuna", "hyperopt", "bayesopt", "ax", "nevergrad", "zoopt", "hebo")
 
 
 class Search(Frozen):
@@ -138,6 +163,12 @@ class Search(Frozen):
             raise ValueError("is one space, got a list. Write several as search.spaces")
         return space
 
+    @field_validator("metric", mode="before")
+    @classmethod
+    def _known_metrics(cls, metric: Any) -> Any:
+        check_metrics(metric, get_args(Metric))
+        return metric
+
     @model_validator(mode="after")
     def _space_or_spaces(self) -> Search:
         if self.space and self.spaces:
@@ -145,6 +176,7 @@ class Search(Frozen):
                 f"takes one of space and spaces, got both: space with {', '.join(self.space)}, "
                 f"and {len(self.spaces)} spaces. Leave one out"
             )
+        check_search(self)
         return self
 
     @property

@@ -23,7 +23,7 @@ from rayprune.results.stages import finished_records, read_manifests
 from rayprune.results.statuses import Statuses
 from rayprune.results.storage import read_bytes, write_bytes
 from rayprune.results.table import make_table, read_metadata, write_table
-from rayprune.trials import TrialPlan, num_trials
+from rayprune.trials import TrialPlan, num_proposed
 
 # Between writes of the table, times what a write takes: it grows with the study, and may cost the
 # driver a twentieth of its time.
@@ -72,11 +72,12 @@ class Recorder:
     @property
     def has_work(self) -> bool:
         """Whether something is left to run, or to propose."""
-        return bool(self.pending) or len(self.trials) < num_trials(self.study)
+        is_listed = self.study.search.algorithm.is_listed
+        return bool(self.pending) or (not is_listed and len(self.trials) < num_proposed(self.study))
 
     def propose(self, point: Mapping[str, Any], seed: int | None) -> TrialPlan:
         """A new trial for a searcher's point, written down. Raises ``StorageError``."""
-        width = len(str(num_trials(self.study) - 1))
+        width = len(str(num_proposed(self.study) - 1))
         proposal = Proposal(f"{len(self.trials):0{width}d}", point, seed)
         trial = proposal.make_trial(self.study)
         self.proposals.append(proposal)

@@ -76,6 +76,109 @@ def test_a_mistake_says_what_and_what_instead(path, value, said):
     assert line.startswith(path.split(".")[0]) or line.startswith("study: ")
 
 
+def searching(**fields):
+    return {"space": {"optim.lr": {"uniform": [0.1, 1]}}, "algorithm": "optuna", **fields}
+
+
+@pytest.mark.parametrize(
+    ("search", "said"),
+    [
+        ({"algorithm": "optunna"}, ".algorithm: no algorithm 'optunna'. Did you mean optuna?"),
+        ({"algorithm": "bohb"}, "There are grid, random, optuna, hyperopt, bayesopt, ax"),
+        ({"algorithm": {"name": "random", "points": 1}}, ": algorithm random takes no points"),
+        (searching(algorithm={"name": "optuna", "mode": "max"}), "mode follows from search.metric"),
+        (searching(algorithm={"name": "ax", "space": {}}), "space follows from search.space"),
+        (searching(space={}), "algorithm optuna has no dimension to search"),
+        (searching(space={"seed": {"equals": "1"}}), "algorithm optuna has no dimension"),
+        (searching(space={}, spaces=[{"seed": {"grid": [1]}}]), "search.space, in which `when`"),
+        (searching(space={"a/b": {"cases": {"c": {}}}}), "optuna takes no / in a name"),
+        (
+            searching(algorithm="bayesopt", space={"optim.lr": {"log_uniform": [0.1, 1]}}),
+            "space.optim.lr: bayesopt takes uniform alone",
+        ),
+        ({"scheduler": "ahsa"}, ".scheduler: no scheduler 'ahsa'. Did you mean asha?"),
+        ({"scheduler": "pbt"}, ".scheduler: pbt does not fit: it changes fields of a trial"),
+        ({"scheduler": "resource_changing"}, "slots of scaling"),
+        ({"scheduler": "hb_bohb"}, "searcher bohb alone"),
+        ({"scheduler": {"name": "asha", "metric": "loss"}}, "metric follows from search.metric"),
+        (
+            {"scheduler": {"name": "asha", "time_attr": "t"}},
+            "time_attr follows from search.scheduler.unit",
+        ),
+        ({"scheduler": {"name": "asha", "unit": "hours"}}, ".scheduler.unit: "),
+        (searching(scheduler="hyperband"), "scheduler: {name: hyperband, max_t: …}"),
+        ({"metric": "val_acuracy"}, ".metric: no metric 'val_acuracy'. Did you mean val_accuracy?"),
+        ({"metric": []}, ".metric: is an empty list"),
+        ({"metric": ["val_loss", "val_loss"]}, ".metric: val_loss twice"),
+        ({"metric": 3}, ".metric: no metric '3'"),
+        ({"metric": "sparsity"}, "Write metric: [val_accuracy, sparsity]"),
+        ({"metric": "sparsity", "within_dense": 0.01}, "metric sparsity alone"),
+        ({"metric": ["sparsity", "val_loss"]}, "Write [val_accuracy, sparsity, val_loss]"),
+        (
+            searching(algorithm="hyperopt", metric=["val_loss", "sparsity"]),
+            "algorithm hyperopt knows one goal",
+        ),
+        (
+            {"metric": ["val_loss", "sparsity"], "scheduler": "asha"},
+            "scheduler asha compares trials by one metric",
+        ),
+        ({"metric": ["val_loss", "sparsity"], "within_dense": 0.01}, "Leave within_dense out"),
+        ({"where": ["retrain.epochs <="]}, ": where: 'retrain.epochs <=' is not an expression"),
+        (
+            {"where": ["retrain.epoch <= 3"]},
+            ": where 'retrain.epoch <= 3': no field or dimension retrain.epoch. "
+            "Did you mean epochs?",
+        ),
+        ({"space": {"optim.lr": {"grid": [1], "when": "1 +"}}}, "space.optim.lr.when: '1 +' is"),
+        ({"spaces": [{"optim.lr": {"equals": "lr"}}]}, "spaces.0.optim.lr.equals 'lr': no field"),
+        (
+            {
+                "space": {
+                    "optim.lr": {"equals": "optim.momentum"},
+                    "optim.momentum": {"grid": [0.5], "when": "optim.lr > 0"},
+                }
+            },
+            "space: optim.lr -> optim.momentum -> optim.lr: each of these follows from the next",
+        ),
+        (
+            {"space": {"way": {"cases": {"a": {"seed": 1}}, "when": "seed == 0"}}},
+            "space: way -> way: each of these",
+        ),
+        ({"space": {"optim.lr": {"when": "seed == 1"}}}, "takes exactly one of grid, cases"),
+        ({"early_stop": {}}, ".early_stop: no such field. Did you mean search.scheduler?"),
+    ],
+)
+def test_a_search_that_cannot_be_is_told(search, said):
+    (line,) = mistakes({"search": search})
+    assert line.startswith("search")
+    assert said in line
+
+
+def test_an_unknown_tracker_is_told():
+    (line,) = mistakes({"tracking": ["mlflow", "wandbb"]})
+    assert line.startswith("tracking.1: no tracker 'wandbb'. Did you mean wandb? There are mlflow,")
+
+
+def test_all_mistakes_of_a_search_are_told_at_once():
+    search = {"metric": ["sparsity", "val_loss"], "scheduler": "asha", "where": ["1 +", "nothing"]}
+    lines = mistakes({"search": search})
+    assert len(lines) == 4
+    assert all(line.startswith("search: ") for line in lines)
+
+
+def test_what_fits_together_is_taken():
+    for search in (
+        {"metric": ["val_accuracy"], "scheduler": "asha"},
+        {"metric": "val_loss", "within_dense": 0.1, "scheduler": {"name": "asha", "max_t": 9}},
+        {"metric": ["val_accuracy", "sparsity"], "algorithm": "random"},
+        searching(metric=["val_accuracy", "num_nonzero"]),
+        searching(scheduler={"name": "hyperband", "max_t": 9}, within_dense=0.01),
+        searching(algorithm="bayesopt"),
+        {"scheduler": "hyperband"},
+    ):
+        Study.model_validate({"search": search})
+
+
 @pytest.mark.parametrize("number", [0, 1])
 def test_a_mistake_in_one_of_several_spaces_names_its_place_as_it_is_written(number):
     spaces = [{"prune.sparsity": {"grid": [0.9]}} for _ in range(2)]

@@ -1,0 +1,195 @@
+"""What the fields of a search must be together; every mistake with what to write instead."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from rayprune.config.dependence import in_order
+from rayprune.config.expression import names
+from rayprune.config.fields import is_field, meant
+
+if TYPE_CHECKING:
+    from rayprune.config.study import Dimension, Search
+
+LISTED = ("grid", "random")
+SEARCHERS = ("optuna", "hyperopt", "bayesopt", "ax", "nevergrad", "zoopt", "hebo")
+SEVERAL_GOALS = (*LISTED, "optuna")
+SCHEDULERS = (
+    "asha",
+    "async_hyperband",
+    "asynchyperband",
+    "median_stopping_rule",
+    "medianstopping",
+    "hyperband",
+    "fifo",
+)
+# Of Tune's schedulers those that do not fit, and why.
+UNFIT = dict.fromkeys(
+    ("pbt", "pbt_replay", "pb2"),
+    "it changes fields of a trial that runs, and a trial's stages are shared with others",
+) | {
+    "resource_changing": "it changes what a trial runs on, and the slots of scaling run all trials",
+    "hb_bohb": "it works with the searcher bohb alone, which is not among search.algorithm's",
+}
+TRACKERS = ("mlflow", "wandb")
+SET_BY_US = {
+    "algorithm": {
+        "space": "search.space",
+        "metric": "search.metric",
+        "mode": "search.metric",
+        "points_to_evaluate": "what the study has finished",
+        "evaluated_rewards": "what the study has finished",
+    },
+    "scheduler": {
+        "metric": "search.metric",
+        "mode": "search.metric",
+        "time_attr": "search.scheduler.unit",
+    },
+}
+
+
+def check_name(name: str, known: Sequence[str], kind: str) -> None:
+    """Raises a ``ValueError`` that names the nearest, and all that there are."""
+    if name not in known:
+        near = difflib.get_close_matches(name.lower(), known, 1)
+        hint = f" Did you mean {near[0]}?" if near else ""
+        raise ValueError(f"no {kind} {name!r}.{hint} There are {', '.join(known)}")
+
+
+def check_scheduler_name(name: str) -> None:
+    """Raises a ``ValueError``, with the reason for one of Tune's that does not fit."""
+    if name.lower() in UNFIT:
+        raise ValueError(
+            f"{name} does not fit: {UNFIT[name.lower()]}. Write one of {', '.join(SCHEDULERS)}"
+        )
+    check_name(name, SCHEDULERS, "scheduler")
+
+
+def check_arguments(arguments: Collection[str], kind: str) -> None:
+    """Raises a ``ValueError`` for an argument that follows from other fields of the study."""
+    ours = SET_BY_US[kind]
+    mistakes = [f"{a} follows from {ours[a]}. Leave it out" for a in arguments if a in ours]
+    if mistakes:
+        raise ValueError("\n".join(mistakes))
+
+
+def check_metrics(given: Any, known: Sequence[str]) -> None:
+    """Raises a ``ValueError`` for what is no metric, or not a list of different ones."""
+    metrics = list(given) if isinstance(given, list | tuple) else [given]
+    if not metrics:
+        raise ValueError("is an empty list. Write val_accuracy")
+    for metric in metrics:
+        check_name(metric if isinstance(metric, str) else repr(metric), known, "metric")
+    twice = [metric for metric in dict.fromkeys(metrics) if metrics.count(metric) > 1]
+    if twice:
+        raise ValueError(f"{', '.join(twice)} twice. Leave one out")
+
+
+def check_search(search: Search) -> None:
+    """Raises a ``ValueError`` with a line for every rule that is broken."""
+    mistakes = [*_of_metrics(search), *_of_algorithm(search), *_of_expressions(search)]
+    if mistakes:
+        raise ValueError("\n".join(mistakes))
+
+
+def _of_metrics(search: Search) -> Iterator[str]:
+    metrics, first = search.metrics, search.metrics[0]
+    listed = f"[{', '.join(metrics)}]"
+    if len(metrics) == 1:
+        if not first.startswith("val_"):
+            yield (
+                f"metric {first} alone is best where nothing is learned. Write metric: "
+                f"[val_accuracy, {first}] for both, or within_dense: 0.01 for the sparsest model "
+                "within one point of its dense run"
+            )
+        return
+    if not first.startswith("val_"):
+        yield (
+            f"metric must begin with one that is measured on the validation split, got {listed}. "
+            f"Write [val_accuracy, {', '.join(m for m in metrics if m != 'val_accuracy')}]"
+        )
+    if search.algorithm.name not in SEVERAL_GOALS:
+        yield (
+            f"algorithm {search.algorithm.name} knows one goal, and metric is {listed}. Write "
+            f"algorithm: optuna, or one metric"
+        )
+    if search.scheduler is not None:
+        yield (
+            f"scheduler {search.scheduler.name} compares trials by one metric, and metric is "
+            f"{listed}. Leave one of the two out"
+        )
+    if search.within_dense is not None:
+        yield (
+            f"within_dense makes one question of accuracy and sparsity, and metric is {listed}. "
+            "Leave within_dense out, or write one metric"
+        )
+
+
+def _of_algorithm(search: Search) -> Iterator[str]:
+    algorithm, scheduler = search.algorithm, search.scheduler
+    if algorithm.is_listed:
+        if algorithm.arguments:
+            yield f"algorithm {algorithm.name} takes no {', '.join(algorithm.arguments)}. Leave out"
+        return
+    if search.spaces:
+        yield (
+            f"algorithm {algorithm.name} searches one space, got search.spaces. Write one "
+            "search.space, in which `when` says where a dimension belongs"
+        )
+    elif all(dimension.equals is not None for dimension in search.space.values()):
+        yield (
+            f"algorithm {algorithm.name} has no dimension to search. Write such as "
+            "space: {optim.lr: {log_uniform: [0.01, 1]}}"
+        )
+    for name, dimension in search.space.items():
+        if "/" in name:
+            yield f"space.{name}: algorithm {algorithm.name} takes no / in a name. Leave it out"
+        if algorithm.name == "bayesopt" and dimension.uniform is None and dimension.equals is None:
+            yield (
+                f"space.{name}: bayesopt takes uniform alone. Write {{uniform: [low, high]}}, or "
+                "algorithm: optuna, which takes all"
+            )
+    is_hyperband = scheduler is not None and scheduler.name == "hyperband"
+    if scheduler is not None and is_hyperband and "max_t" not in scheduler.arguments:
+        yield (
+            f"scheduler hyperband needs the most {scheduler.unit} that a trial retrains, which "
+            f"nobody knows before {algorithm.name} proposes it. "
+            "Write scheduler: {name: hyperband, max_t: …}"
+        )
+
+
+def _of_expressions(search: Search) -> Iterator[str]:
+    several = bool(search.spaces)
+    for number, space in enumerate(search.all_spaces):
+        place = f"spaces.{number}" if several else "space"
+        mistakes = [
+            mistake
+            for name, dimension in space.items()
+            for word in ("when", "equals")
+            for mistake in _of_text(getattr(dimension, word), f"{place}.{name}.{word}", space)
+        ]
+        yield from mistakes
+        if not mistakes:
+            try:
+                in_order(space)
+            except ValueError as error:
+                yield f"{place}: {error}"
+    every = {name: d for space in search.all_spaces for name, d in space.items()}
+    for text in search.where:
+        yield from _of_text(text, "where", every)
+
+
+def _of_text(text: str | None, place: str, space: Mapping[str, Dimension]) -> Iterator[str]:
+    """What is wrong with an expression: its grammar, or a name in it."""
+    if text is None:
+        return
+    try:
+        used = names(text)
+    except ValueError as error:
+        yield f"{place}: {error}"
+        return
+    for name in used:
+        if name not in space and not is_field(name):
+            yield f"{place} {text!r}: no field or dimension {name}.{meant(name, space)}"
