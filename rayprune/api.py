@@ -8,7 +8,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -38,9 +38,11 @@ from rayprune.results.recorder import Recorder
 from rayprune.results.setting import Setting
 from rayprune.results.storage import modified, read_bytes
 from rayprune.results.table import read_table
-from rayprune.trials import TrialPlan, make_trials
+from rayprune.trials import TrialPlan, check_space, make_trials
 
 if TYPE_CHECKING:
+    from ray.tune import Callback, ResultGrid
+
     from rayprune.snapshot import Snapshot
 
 log = logging.getLogger(__name__)
@@ -74,6 +76,9 @@ class Results:
     """Where results.parquet lies: a path or a URI."""
     table: pa.Table
     """A row for each trial and finished stage."""
+    result_grid: ResultGrid | None = field(default=None, compare=False)
+    """What Ray Tune returned for the trials that this start ran: their configs, metrics epoch by
+    epoch and errors. None for results that were opened, or without Ray."""
 
     @cached_property
     def comparison(self) -> Comparison:
@@ -123,6 +128,8 @@ def run(
     force: bool = False,
     on_progress: OnProgress | None = None,
     on_results: OnResults | None = None,
+    callbacks: Sequence[Callback] = (),
+    stop: Any = None,
 ) -> Results:
     """Run every trial of a study that is not finished, and open its results.
 
@@ -131,6 +138,7 @@ def run(
     RAY_ADDRESS or on a Ray that is started here and ended again; without, in this process, one
     trial after the other, or on torchrun's ranks. `on_progress` hears of progress, and `on_results`
     of the results as soon as they are written, before a Ray that was started here is ended.
+    `callbacks` (loggers are some of them) and `stop` are those of Ray Tune's ``RunConfig``.
 
     A study that has results already may have grown, by seeds or values. `force` replaces the table
     of another study of that name. A trial that fails does so alone: see ``Results.trials``.
@@ -138,7 +146,7 @@ def run(
     Raises ``ConfigError`` for a study that cannot be run as written, or whose folder is another's,
     ``LeaseHeldError`` for one that is run already, ``StorageError`` when results cannot be written.
     """
-    trials = make_trials(study)
+    trials = make_trials(study)  # none where a searcher proposes them
     with _environment_restored():
         return _run(
             study,
@@ -147,6 +155,7 @@ def run(
             force=force,
             on_progress=_harmless(on_progress),
             on_results=on_results or (lambda results: None),
+            tune_options={"callbacks": callbacks, "stop": stop},
         )
 
 
@@ -163,24 +172,25 @@ def _run(
     force: bool,
     on_progress: OnProgress,
     on_results: OnResults,
+    tune_options: Mapping[str, Any],
 ) -> Results:
     folder = study_folder(default_storage(study), study.name)
     recorder = Recorder(study, trials, force=force) if ray or is_first_rank() else None
-    has_work = recorder is None or bool(recorder.pending)
+    has_work = recorder is None or recorder.has_work
     if has_work:  # what is finished needs neither data nor workers
         check(study, trials, ray=ray)
 
-    def keep(table: pa.Table) -> Results:
-        results = Results(folder, table)
+    def keep(table: pa.Table, grid: ResultGrid | None = None) -> Results:
+        results = Results(folder, table, grid)
         if recorder is not None:
-            _ship(results, trials)
+            _ship(results, recorder.trials)
             on_results(results)
         return results
 
     if recorder is not None:
         make_ignored(recorder.storage, folder, f"{recorder.storage}/stages")
     with held(study_lease_file(folder), folder) if recorder and has_work else nullcontext():
-        return _run_pending(study, trials, recorder, ray, on_progress, keep)
+        return _run_pending(study, trials, recorder, ray, on_progress, keep, tune_options)
 
 
 def open_results(folder: str | Path) -> Results:
@@ -228,19 +238,20 @@ def _run_pending(
     recorder: Recorder | None,
     ray: bool,
     on_progress: OnProgress,
-    keep: Callable[[pa.Table], Results],
+    keep: Callable[..., Results],
+    tune_options: Mapping[str, Any],
 ) -> Results:
     """Run what is left; `recorder` is None on all of torchrun's ranks but the first."""
     # Ray and torch are seconds of import: not for a study that is finished, or wrong.
     in_group = not ray and int(os.environ.get("WORLD_SIZE", 1)) > 1  # its ranks end together
-    if recorder is not None and not recorder.pending and not in_group:
+    if recorder is not None and not recorder.has_work and not in_group:
         recorder.write_study()
         on_progress(ProgressLog(recorder.found, recorder.stopped).progress)
         return keep(recorder.up_to_date() or recorder.write(StudyProgress({})))
     if recorder is not None and ray:
-        from rayprune.distributed.search import search
+        from rayprune.distributed.search import TuneOptions, search
 
-        return search(recorder, on_progress, keep)
+        return search(recorder, on_progress, keep, TuneOptions(**tune_options))
     from rayprune.training.local import run_local
 
     return keep(run_local(study, trials, recorder, on_progress))
@@ -252,17 +263,30 @@ def check(study: Study, trials: Sequence[TrialPlan], *, ray: bool = True) -> Non
         from rayprune.distributed.scaling import check_scaling
 
         check_scaling(study.scaling)
-    if not ray and study.search.scheduler is not None:
+    search = study.search
+    if not ray and search.scheduler is not None:
         raise ConfigError(
             "search.scheduler is Ray Tune's, and this study is to run without Ray. Leave it out "
             "(search.scheduler=null), or run with Ray"
         )
+    if not ray and not search.algorithm.is_listed:
+        raise ConfigError(
+            f"search.algorithm {search.algorithm.name} is Ray Tune's, and this study is to run "
+            f"without Ray. Write search.algorithm=random, or run with Ray"
+        )
+    if search.scheduler is not None or not search.algorithm.is_listed:
+        from rayprune.distributed.searchers import check_search
+
+        check_search(study)
+    if not search.algorithm.is_listed:
+        check_space(study)
     from rayprune.data import check_data
     from rayprune.models import check_model
 
-    for data in dict.fromkeys(trial.experiment.data for trial in trials):
+    experiments = [trial.experiment for trial in trials] or [study.experiment]
+    for data in dict.fromkeys(experiment.data for experiment in experiments):
         check_data(data)
-    for model in dict.fromkeys(trial.experiment.model for trial in trials):
+    for model in dict.fromkeys(experiment.model for experiment in experiments):
         check_model(model.name, target=model.target, weights=model.weights)
 
 

@@ -88,11 +88,13 @@ def _run_and_print(study: Study, *, ray: bool, force: bool) -> int:
     from rayprune.console import open_console
     from rayprune.console.progress import ProgressView
     from rayprune.console.summary import print_files, print_summary
-    from rayprune.trials import make_trials
+    from rayprune.trials import make_trials, num_proposed
 
     console = open_console(quiet=not (ray or is_first_rank()))
     with ExitStack() as stack:
-        view = ProgressView(console, make_trials(study), study.search.metrics[0])
+        trials = make_trials(study)
+        expected = len(trials) or num_proposed(study)
+        view = ProgressView(console, trials, study.search.metrics[0], expected)
         stack.enter_context(view)
 
         def show(results: Results) -> None:  # before Ray ends, which may take a while, or fail

@@ -190,6 +190,16 @@ class Search(Frozen):
         return self.metric if isinstance(self.metric, tuple) else (self.metric,)
 
     @property
+    def tune_metric(self) -> str:
+        """What searchers and schedulers compare by, of one goal."""
+        return self.metrics[0] if self.within_dense is None else "goal"
+
+    @property
+    def tune_mode(self) -> Mode:
+        """Whether more or less of it is better."""
+        return self.modes[0] if self.within_dense is None else "max"
+
+    @property
     def modes(self) -> tuple[Mode, ...]:
         """For each goal whether more or less of it is better."""
         return tuple("min" if m in FEWER_IS_BETTER else "max" for m in self.metrics)

@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from rayprune.console.estimate import Estimate
-from rayprune.plan import Stage, count_epochs
+from rayprune.plan import EpochCount, Stage, count_epochs
 from rayprune.results.progress import StageProgress, StudyProgress
 from rayprune.results.statuses import Statuses
 from rayprune.trials import TrialPlan
@@ -30,22 +30,25 @@ class ProgressView:
     It looks only at what changed and at the trials that it shows: a study may have thousands.
     """
 
-    def __init__(self, console: Console, trials: Sequence[TrialPlan], metric: str) -> None:
-        self._console, self._trials, self._metric = console, trials, metric
-        self._stages = {stage.key: stage for trial in trials for stage in trial.plan}
-        self._epochs = count_epochs(trial.plan for trial in trials)
+    def __init__(
+        self, console: Console, trials: Sequence[TrialPlan], metric: str, num_trials: int = 0
+    ) -> None:
+        """`num_trials` where a searcher proposes more than are known."""
+        self._console, self._metric, self._num_trials = console, metric, num_trials
+        self._trials: list[TrialPlan] = []
+        self._stages: dict[str, Stage] = {}
+        self._epochs = EpochCount(0, 0)
         self._estimate = Estimate(self._stages)
-        self._statuses = Statuses(trials)
+        self._statuses = Statuses(())
         self._waiting: dict[str, TrialPlan] = {}
         self._waiting_for: dict[str, dict[str, TrialPlan]] = defaultdict(dict)
-        for trial in trials:
-            self._wait_for(trial)
         self._running: dict[str, None] = {}  # keys of stages, in the order in which they started
         self._epochs_done: dict[str, int] = defaultdict(int)
         self._num_done = 0
         self._started = time.monotonic()
         self._logged = 0.0
         self._live = Live(console=console, refresh_per_second=4, transient=True)
+        self._take_in(trials)
 
     def __enter__(self) -> ProgressView:
         if self._console.is_terminal:
@@ -55,8 +58,23 @@ class ProgressView:
     def __exit__(self, *error: object) -> None:
         self._live.stop()
 
+    def _take_in(self, trials: Sequence[TrialPlan]) -> None:
+        """Trials that were proposed since the last time."""
+        new = trials[len(self._trials) :]
+        if not new:
+            return
+        self._trials += new
+        self._statuses.add(self._trials)
+        self._stages.update({stage.key: stage for trial in new for stage in trial.plan})
+        self._epochs = count_epochs(trial.plan for trial in self._trials)
+        for trial in new:
+            self._wait_for(trial)
+            if trial.mistake:
+                self._announce(trial, None)
+
     def __call__(self, progress: StudyProgress) -> None:
         now = time.monotonic()
+        self._take_in(progress.trials or ())
         if len(self._trials) == 1:
             self._announce_epochs(progress)
         for key in progress.news:
@@ -93,10 +111,10 @@ class ProgressView:
             self._print(f"every trial was {how} before: nothing is left to run")
             self._waiting.clear()
 
-    def _announce(self, trial: TrialPlan, progress: StudyProgress) -> None:
+    def _announce(self, trial: TrialPlan, progress: StudyProgress | None) -> None:
         """A line for every trial that has ended; it stays above the live table."""
         status = self._statuses.of(trial)
-        if status.status == "unfinished" and trial.name not in progress.given_up:
+        if status.status == "unfinished" and progress and trial.name not in progress.given_up:
             self._wait_for(trial)  # it ended, and a stage of it is run again
             return
         for stage in trial.plan:
@@ -104,7 +122,7 @@ class ProgressView:
         if self._waiting.pop(trial.name, None) is None:
             return
         end = f"{status.status}: {status.reason}"
-        if status.status == "finished":
+        if status.status == "finished" and progress:
             end = self._value(progress.stages[trial.key])
         seconds = time.monotonic() - self._started
         self._print(f"[{seconds:5.0f} s] trial {trial.name} {describe(trial.values)}: {end}")
@@ -177,8 +195,9 @@ class ProgressView:
         done, unique = self._num_done, self._epochs.unique
         shared = self._epochs.naive - unique
         num_ended = len(self._trials) - len(self._waiting)
+        num_trials = max(len(self._trials), self._num_trials)
         parts = [
-            f"[{now - self._started:5.0f} s] {num_ended} of {len(self._trials)} trials",
+            f"[{now - self._started:5.0f} s] {num_ended} of {num_trials} trials",
             f"epochs: {done} of {unique} done" + (f", {shared} shared" if shared else ""),
         ]
         if not self._running and done < unique:

@@ -493,7 +493,7 @@ class Ledger:
         return Run(entry.experiment, entry.stage, next(iter(entry.wanted_by)))
 
     def _idle(self, life: _Life) -> Answer:
-        """There is nothing to run for this life: it waits a while, unless nothing will ever come."""
+        """There is nothing to run now: a life waits a while, unless nothing will ever come."""
         now = self.clock()
         life.idle_since = life.idle_since or now
         if not self.has_work():
@@ -509,7 +509,7 @@ class Ledger:
 
     def _follows(self, entry: _Entry, done: Collection[str]) -> bool:
         """Whether a stage is ready once these are done."""
-        return entry.is_open and entry.missing <= done
+        return entry.is_open and entry.missing <= set(done)
 
     def _first_ready(self, needs: str | None = None) -> _Entry | None:
         """The most urgent stage that is ready, of all or of those that need one."""

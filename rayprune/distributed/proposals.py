@@ -42,7 +42,7 @@ class Listed(Trials):
         super().__init__()
         self._left = list(reversed(trials))
 
-    def suggest(self, trial_id: str) -> dict[str, Any] | str:
+    def suggest(self, trial_id: str) -> Any:
         return _config(self._left.pop()) if self._left else Searcher.FINISHED
 
     def on_trial_complete(self, trial_id: str, result: Any = None, error: bool = False) -> None:
@@ -70,7 +70,7 @@ class Searched(Trials):
         known: Sequence[tuple[Proposal, TrialPlan]],
         propose: Callable[[Point, int | None], TrialPlan],
     ) -> None:
-        """`searcher` proposes the `known` points first, in any order. `propose` makes new trials."""
+        """`searcher` proposes the `known` points first, in any order; `propose` makes trials."""
         super().__init__()
         self._searcher, self._search, self._known, self._propose = searcher, search, known, propose
         points = {repr(sorted(proposal.point.items())) for proposal, _ in known}
@@ -78,7 +78,7 @@ class Searched(Trials):
         self._next: list[tuple[_Group, TrialPlan]] = []
         self._groups: dict[str, _Group] = {}
 
-    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+    def suggest(self, trial_id: str) -> Any:
         if not self._next:
             if self._points_left == 0:
                 return Searcher.FINISHED

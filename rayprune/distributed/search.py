@@ -6,28 +6,28 @@ import logging
 import os
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
 
 import pyarrow as pa
 import ray
 from ray import tune
-from ray.tune.schedulers import ASHAScheduler
 
-from rayprune.config import Study
 from rayprune.distributed.actor import MAX_WAITING, LedgerActor
 from rayprune.distributed.capacity import num_slots, unmet
 from rayprune.distributed.connection import connected
-from rayprune.distributed.groups import make_tags
 from rayprune.distributed.head import ON_HEAD, start
 from rayprune.distributed.place import Place
+from rayprune.distributed.pool import SlotPool
+from rayprune.distributed.proposals import Listed, Searched, Trials
+from rayprune.distributed.searchers import make_scheduler, make_searcher
 from rayprune.distributed.shared import write_token
-from rayprune.distributed.slots import Slots
-from rayprune.distributed.trial import RETRAIN_EPOCHS, Withdraw, run_trial
-from rayprune.results.outcome import TrialStatus
+from rayprune.distributed.trial import run_trial
+from rayprune.distributed.withdraw import Withdraw
 from rayprune.results.progress import Changes, ProgressLog, StudyProgress
 from rayprune.results.recorder import Recorder
 from rayprune.trials import TrialPlan
@@ -36,128 +36,173 @@ Kept = TypeVar("Kept")
 
 WATCH_EVERY_S = 0.5
 NODES_EVERY_S = 5.0
+FIRST_S = 30.0  # how long all else lets the first slot start alone
 TRIAL_DEATHS = 8  # how often the process of a trial, which only waits, is started again
+MANY = 1_000_000_000  # what Tune is told that a search may be long; the trials' own list ends it
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class TuneOptions:
+    """What a caller hands on to Ray Tune."""
+
+    callbacks: Sequence[tune.Callback] = ()
+    stop: Any = None
+    """As in Tune's RunConfig: a dictionary, a function or a Stopper."""
 
 
 def search(
     recorder: Recorder,
     on_progress: Callable[[StudyProgress], None],
-    keep: Callable[[pa.Table], Kept],
+    keep: Callable[[pa.Table, Any], Kept],
+    options: TuneOptions,
 ) -> Kept:
     """Run the trials of a study that are not finished; return what `keep` makes of its table.
 
     `on_progress` is called twice a second. The table is written whenever a trial ends, so nothing
-    finished is lost; `keep` has the last one before anything is shut down. Raises ``StorageError``
-    when the storage cannot be written, ``RayStoppedError``.
+    finished is lost; `keep` has the last one, and Tune's ResultGrid, before anything is shut down.
+    Raises ``StorageError`` when the storage cannot be written, ``RayStoppedError``.
     """
     study = recorder.study
     recorder.write_study()
     # The output of Tune in which verbose=0 is silent; and Ctrl-C is the caller's, not Tune's, which
-    # would return as if all were well. Who calls us restores the environment.
+    # would return as if all were well. A trial may end without all metrics: it failed, or one of
+    # several goals is known at its end alone. Who calls us restores the environment.
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
     os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"
-    with (
-        connected() as is_ours,
-        TemporaryDirectory(prefix="rayprune-", ignore_cleanup_errors=True) as ray_folder,
-    ):
-        trials = _trials(recorder)
-        tags = make_tags(num_slots(study.scaling, len(recorder.pending), ray.nodes()))
+    os.environ["TUNE_DISABLE_STRICT_METRIC_CHECKING"] = "1"
+    # Ray's own files lie on the disk of this machine, so that a storage in trouble is none for
+    # them. ResultGrid reads them, and keeps them for as long as it is there.
+    ray_folder = TemporaryDirectory(prefix="rayprune-", ignore_cleanup_errors=True)
+    with connected() as is_ours:
+        scaling = study.scaling
         ledger = start(
-            LedgerActor,
-            recorder.storage,
-            tags,
-            study.scaling.max_failures,
-            max_concurrency=MAX_WAITING,
+            LedgerActor, study.name, recorder.storage, scaling, max_concurrency=MAX_WAITING
         )
         token = write_token(recorder.folder)
-        place = Place(ledger, recorder.storage, recorder.folder, token, ray_folder)
-        progress = ProgressLog(recorder.found, recorder.stopped, num_parallel=len(tags))
-        watch = _Watch(ledger, trials, recorder, progress, on_progress)
-        # Enough trials that no slot waits for Tune, few enough that their processes stay cheap.
-        concurrent = study.search.max_concurrent or len(tags) + 2
+        place = Place(ledger, recorder.storage, recorder.folder, study.name, token, ray_folder.name)
+        held = num_slots(scaling, ray.nodes())
+        # A Ray that was started here cannot grow; elsewhere an autoscaler may bring what is asked.
+        is_fixed = is_ours and not os.environ.get("RAY_ADDRESS")
+        most = scaling.slots or (held if is_fixed else None)
+        plan = _TunePlan(recorder, place, options, num_slots=scaling.slots or held)
+        pool = SlotPool(place, scaling, most)
+        progress = ProgressLog(recorder.found, recorder.stopped)
+        watch = _Watch(plan, pool, progress, on_progress)
         watch()
-        for trial in recorder.pending[:concurrent]:  # the first slot has work at once
-            ledger.submit.remote(trial.name)
-        slots = Slots(tags, place, study.scaling)
         try:
-            with _repeated(watch, slots.look):
-                slots.wait_for_first()
-                _run_trials(recorder, trials, place, concurrent, progress.give_up)
+            with _repeated(pool.look), _repeated(watch):
+                if plan.is_submitted:  # processes that start at once slow each other down
+                    ray.wait([ledger.first_epoch_done.remote()], timeout=FIRST_S)
+                grid = plan.tuner(progress, pool).fit()
                 ray.get(ledger.close.remote())
             watch()
             watch()  # who was given up shows from the second time on: finished counts more
-            kept = keep(recorder.write(progress.progress))
+            weakref.finalize(grid, ray_folder.cleanup)
+            kept = keep(recorder.write(progress.progress), grid)
         except BaseException:
             recorder.write(progress.progress)  # what is unfinished now says so
             if not is_ours:
-                slots.kill()
+                pool.kill()
             raise
         if not is_ours:
-            slots.end()
+            pool.end()
         return kept
 
 
-def _trials(recorder: Recorder) -> Sequence[TrialPlan]:
-    """What Tune is to run: early stopping compares with trials that ended before, too."""
-    if recorder.study.search.scheduler is None:
-        return recorder.pending
-    pending = {trial.name for trial in recorder.pending}
-    return [trial for trial in recorder.trials if trial.name not in pending] + [*recorder.pending]
+class _TunePlan:
+    """What Tune is to run, and how."""
+
+    def __init__(
+        self, recorder: Recorder, place: Place, options: TuneOptions, num_slots: int
+    ) -> None:
+        self.recorder, self.place, self._options = recorder, place, options
+        self._study = study = recorder.study
+        # Somebody may end trials on the way, or listens: they are to hear of epochs as they come.
+        is_watched = bool(study.search.scheduler or options.stop or options.callbacks)
+        self.is_submitted = study.search.algorithm.is_listed and not is_watched
+        """Whether all trials want their stages at once; else when Tune starts them."""
+        self._concurrent = study.search.max_concurrent or (
+            min(2 if self.is_submitted else MANY, num_slots + 2)
+        )
+
+    @property
+    def to_submit(self) -> Sequence[str]:
+        """Trials whose stages are wanted before Tune starts them, so that slots find work."""
+        pending = [trial.name for trial in self.recorder.pending]
+        return pending if self.is_submitted else pending[: self._concurrent]
+
+    def tuner(self, progress: ProgressLog, pool: SlotPool) -> tune.Tuner:
+        """Tune's trials take no CPU: they only wait for stages."""
+        recorder, search = self.recorder, self._study.search
+        trainable = tune.with_parameters(
+            run_trial,
+            ledger=self.place.ledger,
+            search=search,
+            replays={name: status.reported for name, status in recorder.stopped.items()},
+        )
+        is_single = len(search.metrics) == 1
+        return tune.Tuner(
+            tune.with_resources(trainable, {"cpu": 0, **ON_HEAD}),
+            tune_config=tune.TuneConfig(
+                metric=search.tune_metric if is_single else None,
+                mode=search.tune_mode if is_single else None,
+                search_alg=self._trials(),
+                scheduler=make_scheduler(self._study, self._longest),
+                num_samples=MANY,
+                max_concurrent_trials=self._concurrent,
+                reuse_actors=True,
+                trial_name_creator=_trial_name,
+                trial_dirname_creator=_trial_name,
+            ),
+            run_config=tune.RunConfig(
+                name=self._study.name,
+                storage_path=self.place.ray_folder,
+                verbose=0,
+                stop=self._options.stop,
+                failure_config=tune.FailureConfig(max_failures=TRIAL_DEATHS),
+                callbacks=[
+                    Withdraw(self.place.ledger, search, progress.give_up),
+                    *self._options.callbacks,
+                ],
+            ),
+        )
+
+    def _trials(self) -> Trials:
+        """What is not finished; all that there is for those who learn from it."""
+        recorder, search = self.recorder, self._study.search
+        if not search.algorithm.is_listed:
+            known = list(zip(recorder.proposals, recorder.trials, strict=True))
+            points = {repr(sorted(p.point.items())): p.point for p in recorder.proposals}
+            searcher = make_searcher(self._study, list(points.values()))
+            return Searched(searcher, search, known, self._propose)
+        if search.scheduler is None:
+            return Listed(recorder.pending)
+        pending = {trial.name for trial in recorder.pending}
+        before = [trial for trial in recorder.trials if trial.name not in pending]
+        return Listed([*before, *recorder.pending])
+
+    def _propose(self, point: Mapping[str, Any], seed: int | None) -> TrialPlan:
+        trial = self.recorder.propose(point, seed)
+        self.place.ledger.learn.remote([trial])
+        return trial
+
+    @property
+    def _longest(self) -> int:
+        """How far the longest trial goes, as the scheduler counts."""
+        scheduler = self._study.search.scheduler
+        in_cycles = scheduler is not None and scheduler.unit == "cycles"
+        lengths = [
+            sum(1 if in_cycles else stage.epochs for stage in trial.plan if not stage.is_dense)
+            for trial in self.recorder.trials
+        ]
+        is_listed = self._study.search.algorithm.is_listed
+        return max([1, *lengths]) if is_listed else MANY
 
 
-def _run_trials(
-    recorder: Recorder,
-    trials: Sequence[TrialPlan],
-    place: Place,
-    concurrent: int,
-    give_up: Callable[[TrialStatus], None],
-) -> None:
-    """Tune schedules trials that take no CPU: they only wait for stages."""
-    study, metric, ledger = recorder.study, recorder.study.search.metrics[0], place.ledger
-    trainable = tune.with_parameters(
-        run_trial, ledger=ledger, metric=metric, replays=_replays(recorder.stopped, metric)
-    )
-    tuner = tune.Tuner(
-        tune.with_resources(trainable, {"cpu": 0, **ON_HEAD}),
-        param_space={"trial": tune.grid_search([trial.name for trial in trials])},
-        tune_config=tune.TuneConfig(
-            metric=metric,
-            mode=study.search.modes[0],
-            scheduler=_scheduler(study, trials),
-            max_concurrent_trials=concurrent,
-            reuse_actors=True,
-        ),
-        run_config=tune.RunConfig(
-            name="trials",
-            storage_path=place.ray_folder,
-            verbose=0,
-            failure_config=tune.FailureConfig(max_failures=TRIAL_DEATHS),
-            callbacks=[Withdraw(ledger, trials, metric, give_up)],
-        ),
-    )
-    tuner.fit()
-
-
-def _replays(
-    stopped: Mapping[str, TrialStatus], metric: str
-) -> Mapping[str, Sequence[Mapping[str, float]]]:
-    """What stopped trials reported, as they reported it."""
-    return {name: status.reported for name, status in stopped.items()}
-
-
-def _scheduler(study: Study, trials: Sequence[TrialPlan]) -> ASHAScheduler | None:
-    if study.search.scheduler is None:
-        return None
-    early = study.search.scheduler.arguments
-    lengths = [sum(s.epochs for s in trial.plan if not s.is_dense) for trial in trials]
-    return ASHAScheduler(
-        time_attr=RETRAIN_EPOCHS,
-        max_t=max(1, *lengths),
-        grace_period=early.get("grace_period", 1),
-        reduction_factor=early.get("reduction_factor", 3),
-    )
+def _trial_name(trial: Any) -> str:
+    return str(trial.config["trial"])
 
 
 class _Watch:
@@ -165,29 +210,35 @@ class _Watch:
 
     def __init__(
         self,
-        ledger: Any,
-        trials: Sequence[TrialPlan],
-        recorder: Recorder,
+        plan: _TunePlan,
+        pool: SlotPool,
         progress: ProgressLog,
         on_progress: Callable[[StudyProgress], None],
     ) -> None:
-        self._ledger, self._trials, self._recorder = ledger, trials, recorder
+        self._plan, self._pool = plan, pool
         self._progress, self._on_progress = progress, on_progress
-        self._scaling = recorder.study.scaling
+        self._scaling = plan.recorder.study.scaling
         self._known = Changes(ledger="", version=0, stages={})
         self._complaint = self._missing = ""
         self._looked_s = -NODES_EVERY_S
 
     def __call__(self) -> None:
         """What fails is tried again the next time, and said once."""
+        ledger, recorder = self._plan.place.ledger, self._plan.recorder
         try:
-            asking = self._ledger.changes.remote(self._known.ledger, self._known.version)
+            asking = ledger.changes.remote(self._known.ledger, self._known.version)
             before, self._known = self._known, ray.get(asking)
             if before.ledger != self._known.ledger:  # it was started, maybe again
-                self._ledger.learn.remote(self._trials)
-            progress = self._progress.take(self._known)
+                ledger.learn.remote(list(recorder.trials))
+                if self._plan.to_submit:
+                    ledger.submit.remote(*self._plan.to_submit)
+            progress = replace(
+                self._progress.take(self._known),
+                num_parallel=max(1, self._pool.num_slots),
+                trials=recorder.trials,
+            )
             progress = replace(progress, notes=[*progress.notes, *self._what_is_missing()])
-            self._recorder.update(progress)
+            recorder.update(progress)
             self._on_progress(progress)
         except Exception as error:  # what only informs does not end a study
             reason = str(error).strip().split("\n")[0]
@@ -198,7 +249,7 @@ class _Watch:
 
     def _what_is_missing(self) -> Sequence[str]:
         """A slot that no node can hold is named when that is new: it may wait for ever."""
-        if time.monotonic() - self._looked_s < NODES_EVERY_S:
+        if self._pool.num_slots or time.monotonic() - self._looked_s < NODES_EVERY_S:
             return ()
         self._looked_s = time.monotonic()
         before, self._missing = self._missing, unmet(self._scaling, ray.nodes()) or ""
@@ -206,14 +257,17 @@ class _Watch:
 
 
 @contextmanager
-def _repeated(*actions: Callable[[], None]) -> Iterator[None]:
-    """While open, a thread calls the actions again and again."""
+def _repeated(action: Callable[[], None]) -> Iterator[None]:
+    """While open, a thread calls the action again and again, whatever it raises."""
     ended = threading.Event()
 
     def loop() -> None:
-        while not ended.wait(WATCH_EVERY_S):
-            for action in actions:
+        while not ended.is_set():
+            try:
                 action()
+            except Exception as error:  # Ray in trouble: the next time it may not be
+                log.warning("a look at the study failed, and is tried again: %s", error)
+            ended.wait(WATCH_EVERY_S)
 
     thread = threading.Thread(target=loop, daemon=True)
     thread.start()

@@ -94,13 +94,16 @@ def _fit(slot: int, tag: int, place: Place, scaling: Scaling) -> None:
     """Serve the ledger until it says stop. Raises what Ray Train raises when the workers die."""
     import ray.train.torch
 
-    failing: Any = ray.train.FailureConfig  # Train V2's, of which type checkers do not know
+    # Train V2's, of which type checkers do not know.
+    failing: Any = ray.train.FailureConfig
+    scaled: Any = ray.train.ScalingConfig
+    group: Any = OwnGroup()
     config = {"slot": slot, "tag": tag, "place": place, "threads": scaling.cpus_per_worker}
     trainer = ray.train.torch.TorchTrainer(
         _train_function,
         train_loop_config=config,
-        torch_config=OwnGroup(),
-        scaling_config=ray.train.ScalingConfig(
+        torch_config=group,
+        scaling_config=scaled(
             num_workers=scaling.workers,
             use_gpu=scaling.gpus_per_worker > 0,
             resources_per_worker=resources_of(scaling, tag),

@@ -53,7 +53,7 @@ class Withdraw(tune.Callback):
         self._withdraw(trial, "unfinished", reason)
 
     def _withdraw(self, trial: Any, status: Status, reason: str) -> None:
-        """The trial may be finished, or have failed: then that counts, and not what is said here."""
+        """A trial that finished or failed did so: that counts, and not what is said here."""
         name = trial.config["trial"]
         reported = tuple(self._reported.pop(name, {}).values())
         self._ledger.withdraw.remote(name)

@@ -9,6 +9,7 @@ from types import MappingProxyType
 from typing import Literal
 
 from rayprune.results.outcome import TrialStatus
+from rayprune.trials import TrialPlan
 
 StageStatus = Literal["wanted", "running", "done", "failed"]
 
@@ -44,6 +45,8 @@ class StudyProgress:
     """Keys of the stages that differ from the progress before; None where that is not known."""
     notes: Sequence[str] = ()
     """What happened since the progress before that people should know, as that workers died."""
+    trials: Sequence[TrialPlan] | None = None
+    """All trials so far, where a searcher may have proposed more; None: all are known."""
 
     @property
     def news(self) -> Collection[str]:
@@ -80,10 +83,7 @@ class ProgressLog:
         self,
         found: Mapping[str, StageProgress],
         stopped: Mapping[str, TrialStatus] = MappingProxyType({}),
-        *,
-        num_parallel: int = 1,
     ) -> None:
-        self.num_parallel = num_parallel
         self._lock = threading.Lock()
         self._stages, self._executed_for = dict(found), dict[str, str]()
         self._given_up = dict(stopped)  # never changed in place: progress was handed out with it
@@ -143,6 +143,5 @@ class ProgressLog:
             given_up=self._given_up,
             executed_for=MappingProxyType(self._executed_for),
             executed_epochs=self._epochs_before + self._epochs,
-            num_parallel=self.num_parallel,
             changed=changed,
         )
