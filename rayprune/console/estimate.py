@@ -19,14 +19,22 @@ class Estimate:
     """
 
     def __init__(self, stages: Mapping[str, Stage]) -> None:
-        self._stages = stages
-        self._left = {key: stage.epochs for key, stage in stages.items()}
-        self._num_left = sum(self._left.values())
+        self._stages: dict[str, Stage] = {}
+        self._left: dict[str, int] = {}
+        self._num_left = 0
+        self.add(stages)
         self._running: set[str] = set()
         self._last_s: float | None = None
         self._first_epochs: int | None = None
         self._busy_s = 0.0  # seconds times running stages
         self._chain, self._chain_at_s = 0, float("-inf")
+
+    def add(self, stages: Mapping[str, Stage]) -> None:
+        """Stages of trials that were proposed meanwhile; those that are known count once."""
+        for key, stage in stages.items():
+            if key not in self._stages:
+                self._stages[key], self._left[key] = stage, stage.epochs
+                self._num_left += stage.epochs
 
     def note(self, progress: StudyProgress, now_s: float) -> None:
         """Take in a new progress, at a time of a clock that never goes back."""
@@ -63,4 +71,4 @@ class Estimate:
         for key, stage in self._stages.items():  # inputs come first in every plan
             before = (lengths.get(source, 0) for source in stage.inputs.keys)
             lengths[key] = self._left[key] + max(before, default=0)
-        return max(lengths.values())
+        return max(lengths.values(), default=0)

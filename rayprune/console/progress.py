@@ -38,7 +38,7 @@ class ProgressView:
         self._trials: list[TrialPlan] = []
         self._stages: dict[str, Stage] = {}
         self._epochs = EpochCount(0, 0)
-        self._estimate = Estimate(self._stages)
+        self._estimate = Estimate({})
         self._statuses = Statuses(())
         self._waiting: dict[str, TrialPlan] = {}
         self._waiting_for: dict[str, dict[str, TrialPlan]] = defaultdict(dict)
@@ -66,6 +66,7 @@ class ProgressView:
         self._trials += new
         self._statuses.add(self._trials)
         self._stages.update({stage.key: stage for trial in new for stage in trial.plan})
+        self._estimate.add(self._stages)
         self._epochs = count_epochs(trial.plan for trial in self._trials)
         for trial in new:
             self._wait_for(trial)
