@@ -174,8 +174,9 @@ def table_of(trials: Sequence[TrialOutcome], searched: Sequence[str], **summary:
             epochs[stage.key] = stage.epochs
     made = StudySummary(
         name="made",
-        metric="val_accuracy",
-        mode="max",
+        metrics=("val_accuracy",),
+        modes=("max",),
+        within_dense=None,
         searched=tuple(searched),
         executed_epochs=sum(epochs.values()),
         unique_epochs=sum(epochs.values()),

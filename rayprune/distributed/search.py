@@ -144,10 +144,7 @@ def _replays(
     stopped: Mapping[str, TrialStatus], metric: str
 ) -> Mapping[str, Sequence[Mapping[str, float]]]:
     """What stopped trials reported, as they reported it."""
-    return {
-        name: status.reported
-        for name, status in stopped.items()
-    }
+    return {name: status.reported for name, status in stopped.items()}
 
 
 def _scheduler(study: Study, trials: Sequence[TrialPlan]) -> ASHAScheduler | None:
@@ -158,8 +155,8 @@ def _scheduler(study: Study, trials: Sequence[TrialPlan]) -> ASHAScheduler | Non
     return ASHAScheduler(
         time_attr=RETRAIN_EPOCHS,
         max_t=max(1, *lengths),
-        grace_period=early.get('grace_period', 1),
-        reduction_factor=early.get('reduction_factor', 3),
+        grace_period=early.get("grace_period", 1),
+        reduction_factor=early.get("reduction_factor", 3),
     )
 
 

@@ -109,7 +109,7 @@ def test_one_seed_has_no_equals() -> None:
 
 
 def test_losses_are_no_percentages() -> None:
-    said = answer_of(made.schedules_grid(metric="val_loss", mode="min"))
+    said = answer_of(made.schedules_grid(metrics=("val_loss",), modes=("min",)))
     assert "points" not in said
     assert "of validation loss" not in said
     assert "+0.0" in said

@@ -19,7 +19,7 @@ from rayprune.results.comparison import Comparison
 from rayprune.results.setting import Mean
 
 ACCURACY = Comparison.from_table(made.one_trial())
-LOSS = Comparison.from_table(made.schedules_grid(metric="val_loss", mode="min"))
+LOSS = Comparison.from_table(made.schedules_grid(metrics=("val_loss",), modes=("min",)))
 
 
 @pytest.mark.parametrize(

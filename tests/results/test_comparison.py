@@ -91,7 +91,7 @@ def test_ties_go_to_fewer_epochs() -> None:
 
 
 def test_the_least_loss_wins_when_less_is_better() -> None:
-    table = made.schedules_grid(metric="val_loss", mode="min")
+    table = made.schedules_grid(metrics=("val_loss",), modes=("min",))
     rows = [row for row in table.to_pylist() if row["is_final"]]
     best = best_of(table)
     assert best["val_loss"] == min(row["val_loss"] for row in rows)
