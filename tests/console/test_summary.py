@@ -62,16 +62,16 @@ def test_answer_epochs_and_failures_follow_the_table() -> None:
     ]
 
 
-def test_unfinished_and_stopped_trials_are_counted() -> None:
+def test_trials_without_a_result_are_told_with_their_reasons() -> None:
     others = [
         *(made.ended(str(n), "unfinished", "the study was interrupted") for n in range(12, 17)),
         made.ended("17", "unfinished"),
         made.ended("18", "stopped", "behind the others"),
     ]
     assert printed(made.schedules_grid(*others))[13:16] == [
+        "trial 18 stopped early: behind the others",
         "5 trials unfinished: the study was interrupted",
         "1 trial unfinished",
-        "1 trial stopped early",
     ]
 
 

@@ -108,8 +108,9 @@ def test_trials_without_a_result_are_listed_with_their_reasons() -> None:
     text = words(page_of(made.schedules_grid(*others)))
     assert "Finished 12 trials 12 settings, 1 failed, 1 stopped early, 5 unfinished" in text
     assert (
-        "Trials without a result Trial 12 failed CUDA out of memory 5 trials unfinished "
-        "the study was interrupted 1 trial stopped early How to read this"
+        "Trials without a result Trial 12 failed CUDA out of memory "
+        "Trial 13 stopped early behind the others "
+        "5 trials unfinished the study was interrupted How to read this"
     ) in text
     assert "without a result" not in words(page_of(made.schedules_grid()))
 
