@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -109,11 +110,14 @@ def pareto_front(comparison: Comparison) -> Plot | None:
         layers.append(marked.mark_line(strokeWidth=1.5, color=COLOURS[0]))
     layers.append(bars.encode(metric_y(comparison, "low"), alt.Y2("high")))
     names = " and ".join(map(metric_name, others))
-    hidden = f"A point's {names} {'are' if len(others) > 1 else 'is'} told when it is pointed at."
+    hidden = (
+        f" A point that looks beaten here may be on the front for its {names}, told when it is "
+        "pointed at."
+    )
     return Plot(
         name="pareto",
         title=f"Pareto front: {metric_name(first)} and {metric_name(second)}",
-        caption=(hidden if others else "") + _spread_note(comparison),
+        caption=f"{_better(comparison)}{hidden if others else ''}{_spread_note(comparison)}",
         chart=alt.layer(*layers, points),
     )
 
@@ -180,18 +184,20 @@ def accuracy_by_sparsity(comparison: Comparison) -> Plot | None:
     x = alt.X("kept:Q", title="sparsity, on a logarithmic scale of the weights that remain")
     x = x.scale(type="log", reverse=True, nice=False, padding=24)
     axis: Record = {"grid": False, "labelOverlap": "greedy", "labelSeparation": 14}
-    axis |= {"values": ticks} if len(ticks) <= MOST_TICKS else {"tickCount": 6}
+    axis |= {"values": ticks} if len(ticks) <= MOST_TICKS else _round_ticks(ticks)
     x = x.axis(labelExpr="format(1 - datum.value, '.4~p')", **axis)
     lines = (
         "A line goes through the cycles of one setting, after retraining."
         if cycles
         else "Of each colour the best setting at each sparsity."
     )
+    # Sparsities drawn at random are not joined: neighbours differ in more than these.
+    is_joined = cycles or len({setting.goal for setting in shown}) <= MOST_TICKS
     return Plot(
         name="sparsity",
         title=f"{metric_title(comparison)} against sparsity",
         caption=f"{lines}{_spread_note(comparison)}",
-        chart=points_and_lines(comparison, records, x, ("path:N",)),
+        chart=points_and_lines(comparison, records, x, ("path:N",) if is_joined else ()),
     )
 
 
@@ -253,6 +259,22 @@ def _goals_record(comparison: Comparison, setting: Setting, *, is_on: bool) -> R
     told = {g: goal_value(comparison, g, setting.mean(g)) for g in comparison.summary.metrics[1:]}
     place = {"second": setting.value(second), "front": FRONT[0 if is_on else 1]}
     return setting_record(comparison, setting) | place | {f"goal {g}": t for g, t in told.items()}
+
+
+def _better(comparison: Comparison) -> str:
+    """Where on the chart of two goals the better settings lie."""
+    first, second = comparison.summary.modes[:2]
+    up, right = "Up" if first == "max" else "Down", "right" if second == "max" else "left"
+    return f"{up} and to the {right} is better."
+
+
+def _round_ticks(values: Sequence[float]) -> Record:
+    """Round numbers across a logarithmic axis: .2, .1, .05; few where they lie close together."""
+    lowest, highest = min(v for v in values if v > 0), max(values)
+    powers = range(math.floor(math.log10(lowest)), 1)
+    ticks = (digit * 10.0**power for power in powers for digit in (1, 1.5, 2, 3, 5, 7))
+    inside = [round(tick, 9) for tick in ticks if lowest <= tick <= highest]
+    return {"values": inside} if len(inside) > 2 else {"tickCount": 6}
 
 
 def _goal_tooltip(goal: str) -> alt.Tooltip:
