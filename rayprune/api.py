@@ -108,7 +108,11 @@ class Results:
 
     @property
     def best(self) -> BestTrial | None:
-        """The trial to ship, chosen by validation alone; None while no trial has finished."""
+        """The trial to ship, chosen by validation alone; None while no trial has finished.
+
+        It has the best value of the first goal, or, with `search.within_dense`, is the sparsest
+        that loses no more than that: see ``Comparison.best``.
+        """
         row = self.comparison.best
         if row is None:
             return None

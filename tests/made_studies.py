@@ -174,8 +174,9 @@ def table_of(trials: Sequence[TrialOutcome], searched: Sequence[str], **summary:
             epochs[stage.key] = stage.epochs
     made = StudySummary(
         name="made",
-        metric="val_accuracy",
-        mode="max",
+        metrics=("val_accuracy",),
+        modes=("max",),
+        within_dense=None,
         searched=tuple(searched),
         executed_epochs=sum(epochs.values()),
         unique_epochs=sum(epochs.values()),
@@ -267,6 +268,32 @@ def random_search(trials: int = 300) -> pa.Table:
         made.append(imp(f"{n:03d}", values, schedule=schedule, epochs=epochs, sparsity=sparsity))
     searched = ["retrain.schedule", "retrain.epochs", "prune.sparsity", "optim.weight_decay"]
     return table_of(made, searched)
+
+
+def searcher(trials: int = 40, **summary: Any) -> pa.Table:
+    """What a searcher leaves: continuous points, a field that only some have, and three points
+    that cannot be run, without a plan."""
+    draw = random.Random(1)
+    made = []
+    searched = ["prune.sparsity", "optim.lr", "retrain.schedule", "retrain.lr", "retrain.epochs"]
+    for n in range(trials):
+        sparsity, lr, epochs = draw.uniform(0.8, 0.99), 10 ** draw.uniform(-3, -0.5), 1 + n % 6
+        schedule = draw.choice(["llr", "allr"])
+        own = draw.uniform(0.01, 0.1) if schedule == "llr" else None
+        values = dict(zip(searched, (sparsity, lr, schedule, own, epochs), strict=True))
+        lost = 0.01 * (0.05 / (1 - sparsity)) ** 0.75 / epochs**0.6 + draw.uniform(0, 0.006)
+        imp_trial = imp(
+            f"{n:02d}",
+            values,
+            schedule=schedule,
+            epochs=epochs,
+            sparsity=sparsity,
+            points_lost=lost,
+        )
+        made.append(imp_trial)
+    reason = "prune.fraction_per_cycle=0.1 and 3 cycles do not reach prune.sparsity=0.95"
+    made += [ended(str(trials + n), "failed", reason) for n in range(3)]
+    return table_of(made, searched, **summary)
 
 
 def write(folder: Path, table: pa.Table, study: str = "name: made\n") -> Path:

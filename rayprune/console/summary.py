@@ -9,15 +9,16 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from rayprune.report.answer import answer, epochs_sentence
-from rayprune.report.columns import SUMMARY_ROWS, summary_columns
+from rayprune.report.answer import answer, epochs_sentence, without_result
+from rayprune.report.columns import summary_columns, summary_rows
 from rayprune.results.comparison import Comparison
 from rayprune.results.files import best_folder, provenance_file, report_file, table_file
-from rayprune.results.labels import counted
+from rayprune.results.outcome import Status
 from rayprune.results.storage import StorageError, modified
 
 GAP = 2  # spaces between columns
 LEAST_WIDTH = 12  # letters of a setting's name in a line
+STYLES: dict[Status, str] = {"failed": "red", "stopped": "", "unfinished": "yellow"}
 
 
 def print_summary(console: Console, comparison: Comparison) -> None:
@@ -26,13 +27,9 @@ def print_summary(console: Console, comparison: Comparison) -> None:
     In a log no line is wrapped: a job's log has no width.
     """
     _print_settings(console, comparison)
-    for trial in comparison.trials("failed"):
-        _print(console, f"trial {trial.name} failed: {trial.reason}", style="red")
-    for reason, count in comparison.reasons("unfinished").items():
-        why = f": {reason}" if reason else ""
-        _print(console, f"{counted(count, 'trial')} unfinished{why}", style="yellow")
-    if stopped := len(comparison.trials("stopped")):
-        _print(console, f"{counted(stopped, 'trial')} stopped early")
+    for status, style in STYLES.items():
+        for who, why in without_result(comparison, status):
+            _print(console, f"{who}: {why}" if why else who, style=style)
     for row in comparison.finals:
         if emptied := row.get("emptied_layers"):
             warning = f"warning: trial {row['trial']} removed every weight of {emptied}"
@@ -66,12 +63,12 @@ def _print(console: Console, text: str, style: str = "") -> None:
 
 
 def _print_settings(console: Console, comparison: Comparison) -> None:
-    settings = comparison.settings
+    settings = summary_rows(comparison)
     if not settings:
         return
     columns = summary_columns(comparison)
     lines = [[c.heading for c in columns]]
-    lines += [[_one_line(c.text(s)) for c in columns] for s in settings[:SUMMARY_ROWS]]
+    lines += [[_one_line(c.text(s)) for c in columns] for s in settings]
     widths = [max(map(cell_len, column)) for column in zip(*lines, strict=True)]
     is_text = [column.is_text for column in columns]
     if console.is_terminal and sum(widths) + GAP * (len(widths) - 1) > console.width:
@@ -79,8 +76,8 @@ def _print_settings(console: Console, comparison: Comparison) -> None:
     else:
         for number, cells in enumerate(lines):
             _print(console, _aligned(cells, widths, is_text), style="" if number else "bold")
-    if len(settings) > SUMMARY_ROWS:
-        _print(console, f"… and {len(settings) - SUMMARY_ROWS} more in the report")
+    if more := len(comparison.settings) - len(settings):
+        _print(console, f"… and {more} more in the report")
 
 
 def _aligned(cells: Sequence[str], widths: Sequence[int], is_text: Sequence[bool]) -> str:

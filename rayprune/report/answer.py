@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Sequence
+
 from rayprune.report.numbers import (
+    change,
     epochs,
+    goal_value,
     metric_value,
     num_seeds,
     percent,
     ratio,
     short_change,
+    tolerance,
 )
 from rayprune.results.comparison import Comparison
-from rayprune.results.labels import counted, metric_name
+from rayprune.results.labels import counted, metric_name, superlative
 from rayprune.results.outcome import Status
-from rayprune.results.setting import Setting
+from rayprune.results.setting import Mean, Setting
 
-TOLERATED_LOSS = 0.01  # "close to dense": one point of a metric in percent, 1 % of any other
+MOST_NAMES = 8  # of trials that ended alike
 WITHOUT_RESULT: dict[Status, str] = {
     "failed": "failed",
     "stopped": "stopped early",
@@ -26,7 +32,8 @@ WITHOUT_RESULT: dict[Status, str] = {
 def answer(comparison: Comparison) -> str:
     """One sentence: how sparse, with which retraining, at what loss against the dense run.
 
-    It speaks of the sparsest setting within one point of dense, or of the closest one if none is.
+    It speaks of the sparsest setting within the loss that the study tolerates, one point unless it
+    names another, or of the closest one if none is; and of the Pareto front, if there is one.
     """
     counts = ", ".join(counts_without_result(comparison))
     if not comparison.trials("finished"):
@@ -38,6 +45,7 @@ def answer(comparison: Comparison) -> str:
         _lead(comparison, chosen, is_close),
         _next_level(comparison, chosen),
         _rivals(comparison, chosen),
+        _front(comparison),
         _open(comparison),
     ]
     return "; ".join(part for part in parts if part) + "."
@@ -45,18 +53,34 @@ def answer(comparison: Comparison) -> str:
 
 def recommended(comparison: Comparison) -> tuple[Setting, bool]:
     """The sparsest setting close to dense, best of its sparsity; else the best, and False."""
-    for level in reversed(comparison.levels):
-        best = comparison.candidates(level)[0]
-        if best.change is not None and _is_close(comparison, best):
-            return best, True
+    sparsest = comparison.sparsest_within
+    if sparsest is not None:
+        return sparsest, True
     best = comparison.candidates()[0]
-    return best, best.change is None or _is_close(comparison, best)
+    return best, best.change is None or comparison.is_within(best)
 
 
 def counts_without_result(comparison: Comparison) -> list[str]:
     """How many trials ended otherwise than finished: "2 failed", "1 stopped early"."""
     counts = {words: len(comparison.trials(status)) for status, words in WITHOUT_RESULT.items()}
     return [f"{count} {words}" for words, count in counts.items() if count]
+
+
+def without_result(comparison: Comparison, status: Status) -> list[tuple[str, str]]:
+    """Who ended so and why, a line for each reason: ("trial 3 failed", "out of memory")."""
+    words = WITHOUT_RESULT[status]
+    if status == "unfinished":  # all for one reason, and maybe thousands
+        reasons = comparison.reasons(status).items()
+        return [(f"{counted(count, 'trial')} {words}", reason) for reason, count in reasons]
+    names: dict[str, list[str]] = defaultdict(list)
+    for trial in comparison.trials(status):
+        names[trial.reason].append(trial.name)
+    return [(f"{_trials(those)} {words}", reason) for reason, those in names.items()]
+
+
+def _trials(names: Sequence[str]) -> str:
+    more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
+    return f"trial{'s' if len(names) > 1 else ''} {', '.join(names[:MOST_NAMES])}{more}"
 
 
 def epochs_sentence(comparison: Comparison) -> str:
@@ -92,10 +116,12 @@ def _lead(comparison: Comparison, chosen: Setting, is_close: bool) -> str:
     said = f"{chosen.label} {_keeps(comparison, chosen)}"
     if speedup := chosen.mean("theoretical_speedup"):
         said += f", {ratio(speedup.value)} fewer multiply-adds in theory"
-    if is_close:
-        return said
-    tolerated = "one point" if comparison.is_fraction else percent(TOLERATED_LOSS)
-    return f"No setting stays within {tolerated} of its dense run; the closest: {said}"
+    tolerated = tolerance(comparison)
+    if not is_close:
+        return f"No setting stays within {tolerated} of its dense run; the closest: {said}"
+    if comparison.summary.within_dense is not None and chosen.change is not None:
+        return f"The sparsest within {tolerated} of dense: {said}"
+    return said
 
 
 def _keeps(comparison: Comparison, setting: Setting) -> str:
@@ -108,16 +134,14 @@ def _keeps(comparison: Comparison, setting: Setting) -> str:
     dense = setting.dense.value
     shown = f"{100 * dense:.1f} %" if comparison.is_fraction else metric_value(comparison, dense)
     unit = "points of " if comparison.is_fraction else ""
-    change = short_change(comparison, setting.change)
-    return f"keeps {sparsity} sparsity at {change} {unit}{metric} (dense {shown}, {seeds})"
+    lost = _change(comparison, setting.change)
+    return f"keeps {sparsity} sparsity at {lost} {unit}{metric} (dense {shown}, {seeds})"
 
 
-def _is_close(comparison: Comparison, setting: Setting) -> bool:
-    assert setting.change is not None
-    assert setting.dense is not None
-    scale = 1.0 if comparison.is_fraction else abs(setting.dense.value)
-    # Half a tenth more, so that what reads as one point is one point.
-    return comparison.quality(setting.change.value) >= -1.05 * TOLERATED_LOSS * scale
+def _change(comparison: Comparison, mean: Mean) -> str:
+    """With both decimals where a tolerance was named: it may be finer than one."""
+    named = comparison.summary.within_dense is not None
+    return change(comparison, mean) if named else short_change(comparison, mean)
 
 
 def _next_level(comparison: Comparison, chosen: Setting) -> str:
@@ -126,7 +150,7 @@ def _next_level(comparison: Comparison, chosen: Setting) -> str:
     best = comparison.candidates(sparser[0])[0] if sparser else None
     if best is None or best.change is None:
         return ""
-    return f"{percent(best.sparsity)} would be at {short_change(comparison, best.change)}"
+    return f"{percent(best.sparsity)} would be at {_change(comparison, best.change)}"
 
 
 def _rivals(comparison: Comparison, chosen: Setting) -> str:
@@ -140,6 +164,27 @@ def _rivals(comparison: Comparison, chosen: Setting) -> str:
         return f"{cheapest.label} is as good within the seeds' spread, for {cost}"
     others = f" and {len(alike) - 1} more are" if len(alike) > 1 else " is"
     return f"{alike[0].label}{others} as good within the seeds' spread"
+
+
+def _front(comparison: Comparison) -> str:
+    """How many settings no other one beats in all goals, and the two ends of these."""
+    front, summary = comparison.front, comparison.summary
+    if not front:
+        return ""
+    size = f"{len(front)} of {counted(len(comparison.sparse), 'setting')}"
+    on_it = f"{size} {'is' if len(front) == 1 else 'are'} on the Pareto front"
+    turned = 1 if summary.modes[1] == "max" else -1
+    last = max(front, key=lambda s: turned * s.value(summary.metrics[1]))
+    ends = [_end(comparison, front[0], 0), _end(comparison, last, 1)]
+    return f"{on_it}, from {ends[0]} to {ends[1]}" if len(front) > 1 else f"{on_it}: {ends[0]}"
+
+
+def _end(comparison: Comparison, setting: Setting, number: int) -> str:
+    """A setting on the front with the goal that it is best in."""
+    goal, mode = comparison.summary.metrics[number], comparison.summary.modes[number]
+    value = goal_value(comparison, goal, setting.value(goal))
+    name = f"{setting.label} at {percent(setting.sparsity)} sparsity"
+    return f"{name} ({superlative(goal, mode)}, {value})"
 
 
 def _open(comparison: Comparison) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from rayprune.report.marks import (
     dense_line,
     metric_title,
     metric_x,
+    metric_y,
     points_and_lines,
     rows_y,
     series_colour,
@@ -27,12 +29,14 @@ from rayprune.report.marks import (
     value_record,
     with_sparsity,
 )
-from rayprune.report.numbers import epochs, metric_value, num_seeds, percent
+from rayprune.report.numbers import epochs, goal_value, metric_value, num_seeds, percent
 from rayprune.results.comparison import Comparison
-from rayprune.results.labels import MOST_COLOURS
+from rayprune.results.labels import MOST_COLOURS, metric_name
 from rayprune.results.setting import Setting, means_by_cycle
 
-NAMES = ("cost", "settings", "sparsity", "retraining", "peaks")
+NAMES = ("pareto", "cost", "settings", "sparsity", "retraining", "peaks")
+FRONT = ("on the front", "others")
+WIDE = 5.0  # from such a range of a goal on, its axis is logarithmic
 MOST_PANELS = 4
 MOST_ROWS = 24
 MOST_TICKS = 12
@@ -70,6 +74,7 @@ def vega_lite_version() -> str:
 def make_plots(comparison: Comparison) -> tuple[Plot, ...]:
     """The charts that have something to compare, in reading order."""
     makers: tuple[Callable[[Comparison], Plot | None], ...] = (
+        pareto_front,
         accuracy_by_cost,
         accuracy_by_setting,
         accuracy_by_sparsity,
@@ -77,6 +82,44 @@ def make_plots(comparison: Comparison) -> tuple[Plot, ...]:
         learning_rate_peaks,
     )
     return tuple(plot for plot in (make(comparison) for make in makers) if plot)
+
+
+def pareto_front(comparison: Comparison) -> Plot | None:
+    """The first goal against the second: the front marked and, of two goals, joined."""
+    front = {id(setting) for setting in comparison.front}
+    if not front:
+        return None
+    first, second, *others = comparison.summary.metrics
+    shown = [s for s in comparison.ranked if s.mean(second)]
+    records = [_goals_record(comparison, s, is_on=id(s) in front) for s in shown]
+    base = alt.Chart(alt.InlineData(values=records), width=WIDTH, height=320)
+    x = _goal_x(comparison, second, [record["second"] for record in records])
+    base = base.encode(x, metric_y(comparison, "value"))
+    colour = alt.Color("front:N", title=None).legend(orient="bottom")
+    shape = alt.Shape("front:N", title=None).scale(domain=[*FRONT], range=["diamond", "circle"])
+    points = base.mark_point(filled=True, opacity=1).encode(
+        colour.scale(domain=[*FRONT], range=[COLOURS[0], GREY]),
+        shape,
+        size=alt.condition(f"datum.front == '{FRONT[0]}'", alt.value(130), alt.value(50)),
+        tooltip=[*tooltip(comparison), *map(_goal_tooltip, (second, *others))],
+    )
+    marked = base.transform_filter(f"datum.front == '{FRONT[0]}'")
+    bars = marked.mark_rule(strokeWidth=1.5, color=COLOURS[0])
+    layers: list[Any] = dense_line(comparison, "y")
+    if not others:  # of more goals the front is no line
+        layers.append(marked.mark_line(strokeWidth=1.5, color=COLOURS[0]))
+    layers.append(bars.encode(metric_y(comparison, "low"), alt.Y2("high")))
+    names = " and ".join(map(metric_name, others))
+    hidden = (
+        f" A point that looks beaten here may be on the front for its {names}, told when it is "
+        "pointed at."
+    )
+    return Plot(
+        name="pareto",
+        title=f"Pareto front: {metric_name(first)} and {metric_name(second)}",
+        caption=f"{_better(comparison)}{hidden if others else ''}{_spread_note(comparison)}",
+        chart=alt.layer(*layers, points),
+    )
 
 
 def accuracy_by_cost(comparison: Comparison) -> Plot | None:
@@ -111,7 +154,7 @@ def accuracy_by_cost(comparison: Comparison) -> Plot | None:
 
 def accuracy_by_setting(comparison: Comparison) -> Plot | None:
     """The metric of each setting at equal cost, a panel for each of a few sparsities."""
-    panels = _by_level([setting_record(comparison, s) for s in comparison.sparse])
+    panels = _by_level([setting_record(comparison, s) for s in comparison.ranked])
     costs = {s.epochs for s in comparison.sparse}
     if len(comparison.sparse) < 2 or len(costs) > 1 or len(panels) > MOST_PANELS:
         return None
@@ -130,8 +173,8 @@ def accuracy_by_setting(comparison: Comparison) -> Plot | None:
 def accuracy_by_sparsity(comparison: Comparison) -> Plot | None:
     """The metric against sparsity: goals that were searched, or the cycles on the way."""
     cycles = any(row["cycle"] > 1 for s in comparison.sparse for row in s.rows)
-    shown: Sequence[Setting] = comparison.sparse
-    if not cycles:  # settings come best first, so the best of each series and goal stays
+    shown: Sequence[Setting] = comparison.ranked
+    if not cycles:  # these come best first, so the best of each series and goal stays
         shown = list({(s.series, s.goal): s for s in reversed(shown)}.values())
     records = list(_along_sparsity(comparison, shown, cycles))
     ticks = sorted({round(record["kept"], 4) for record in records})
@@ -141,18 +184,20 @@ def accuracy_by_sparsity(comparison: Comparison) -> Plot | None:
     x = alt.X("kept:Q", title="sparsity, on a logarithmic scale of the weights that remain")
     x = x.scale(type="log", reverse=True, nice=False, padding=24)
     axis: Record = {"grid": False, "labelOverlap": "greedy", "labelSeparation": 14}
-    axis |= {"values": ticks} if len(ticks) <= MOST_TICKS else {"tickCount": 6}
+    axis |= {"values": ticks} if len(ticks) <= MOST_TICKS else _round_ticks(ticks)
     x = x.axis(labelExpr="format(1 - datum.value, '.4~p')", **axis)
     lines = (
         "A line goes through the cycles of one setting, after retraining."
         if cycles
         else "Of each colour the best setting at each sparsity."
     )
+    # Sparsities drawn at random are not joined: neighbours differ in more than these.
+    is_joined = cycles or len({setting.goal for setting in shown}) <= MOST_TICKS
     return Plot(
         name="sparsity",
         title=f"{metric_title(comparison)} against sparsity",
         caption=f"{lines}{_spread_note(comparison)}",
-        chart=points_and_lines(comparison, records, x, ("path:N",)),
+        chart=points_and_lines(comparison, records, x, ("path:N",) if is_joined else ()),
     )
 
 
@@ -206,6 +251,44 @@ def learning_rate_peaks(comparison: Comparison) -> Plot | None:
         "pruning took from the weights' norm, d2 is the cycle's share of the dense run's epochs.",
         chart=_peaks_by_cycle(factors) if is_by_cycle else _peaks_by_setting(records),
     )
+
+
+def _goals_record(comparison: Comparison, setting: Setting, *, is_on: bool) -> Record:
+    """A setting with all its goals."""
+    second = comparison.summary.metrics[1]
+    told = {g: goal_value(comparison, g, setting.mean(g)) for g in comparison.summary.metrics[1:]}
+    place = {"second": setting.value(second), "front": FRONT[0 if is_on else 1]}
+    return setting_record(comparison, setting) | place | {f"goal {g}": t for g, t in told.items()}
+
+
+def _better(comparison: Comparison) -> str:
+    """Where on the chart of two goals the better settings lie."""
+    first, second = comparison.summary.modes[:2]
+    up, right = "Up" if first == "max" else "Down", "right" if second == "max" else "left"
+    return f"{up} and to the {right} is better."
+
+
+def _round_ticks(values: Sequence[float]) -> Record:
+    """Round numbers across a logarithmic axis: .2, .1, .05; few where they lie close together."""
+    lowest, highest = min(v for v in values if v > 0), max(values)
+    powers = range(math.floor(math.log10(lowest)), 1)
+    ticks = (digit * 10.0**power for power in powers for digit in (1, 1.5, 2, 3, 5, 7))
+    inside = [round(tick, 9) for tick in ticks if lowest <= tick <= highest]
+    return {"values": inside} if len(inside) > 2 else {"tickCount": 6}
+
+
+def _goal_tooltip(goal: str) -> alt.Tooltip:
+    return alt.Tooltip(f"goal {goal}:N", title=metric_name(goal))
+
+
+def _goal_x(comparison: Comparison, goal: str, values: Sequence[float]) -> alt.X:
+    """A goal as the horizontal axis, logarithmic where it goes far."""
+    x = alt.X("second:Q", title=metric_name(goal))
+    if comparison.is_in_percent(goal):
+        return x.scale(zero=False, padding=18).axis(format=".3~%", tickCount=7)
+    is_wide = min(values) > 0 and max(values) > WIDE * min(values)
+    scale: Record = {"type": "log", "nice": False} if is_wide else {"zero": False}
+    return x.scale(padding=18, **scale).axis(format="~s", tickCount=7)
 
 
 def _ranking(comparison: Comparison, level: float, records: Sequence[Record]) -> Any:

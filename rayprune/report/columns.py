@@ -8,13 +8,14 @@ from typing import Any, Generic, TypeVar
 
 from rayprune.report import numbers
 from rayprune.results.comparison import Comparison, Row
-from rayprune.results.labels import metric_name, on_test
+from rayprune.results.labels import is_measured, metric_name, on_test
 from rayprune.results.setting import Mean, Setting
 
 T = TypeVar("T")
 
 SUMMARY_ROWS = 20  # of settings, where there is the page for the others
 MOST_LEVELS = 8
+ELSEWHERE = {"sparsity", "total_epochs", "theoretical_speedup"}  # goals that all tables show
 
 Level = tuple[float, Setting]  # a goal sparsity, and the best setting that is as sparse
 Trial = tuple[Setting, Row]  # a finished trial's last row, and the setting that it belongs to
@@ -40,12 +41,14 @@ def setting_columns(comparison: Comparison) -> list[Column[Setting]]:
     metric, name = comparison.metric, metric_name(comparison.metric)
     return [
         Column(heading="setting", text=_label, sort_value=_label, is_text=True),
-        Column(heading="sparsity", text=_sparsity_and_goal, sort_value=lambda s: s.sparsity),
+        *_marks(comparison),
+        _sparsity_column(),
         _epochs(),
         _metric(comparison, metric, name),
         _change(comparison),
-        _metric(comparison, f"pruned_{metric}", f"just pruned, {name}"),
-        _metric(comparison, on_test(metric), metric_name(on_test(metric))),
+        *_measured(comparison, f"pruned_{metric}", f"just pruned, {name}"),
+        *_measured(comparison, on_test(metric), metric_name(on_test(metric))),
+        *_goals(comparison, ELSEWHERE | {metric, "compression"}),
         _ratio("speed-up in theory", "theoretical_speedup"),
         _ratio("compression", "compression"),
         _seeds(comparison),
@@ -54,18 +57,43 @@ def setting_columns(comparison: Comparison) -> list[Column[Setting]]:
 
 def summary_columns(comparison: Comparison) -> list[Column[Setting]]:
     """What fits a terminal or a notebook; the seeds where settings differ in their number."""
-    metric, unit = comparison.metric, " %" if comparison.is_fraction else ""
+    metric, test = comparison.metric, on_test(comparison.metric)
+    unit = " %" if comparison.is_fraction else ""
     columns = [
         Column(heading="setting", text=_label_and_goal, sort_value=_label, is_text=True),
         Column(heading="sparsity", text=_sparsity, sort_value=lambda s: s.sparsity),
         _epochs(),
         _metric(comparison, metric, f"{metric.replace('_', ' ')}{unit}", unit=""),
         _change(comparison),
-        _metric(comparison, on_test(metric), f"{on_test(metric).replace('_', ' ')}{unit}", unit=""),
+        *_measured(comparison, test, f"{test.replace('_', ' ')}{unit}", unit=""),
+        *_goals(comparison, ELSEWHERE | {metric}),
         _ratio("speed-up in theory", "theoretical_speedup"),
     ]
     is_same = len({numbers.seeds_of(comparison, s) for s in comparison.settings}) == 1
-    return columns if is_same else [*columns, _seeds(comparison)]
+    return [*columns, *([] if is_same else [_seeds(comparison)]), *_marks(comparison)]
+
+
+def summary_rows(comparison: Comparison) -> Sequence[Setting]:
+    """The settings that a terminal or a notebook shows: the best, those on the front, others."""
+    settings = comparison.settings
+    front = {id(setting) for setting in (*settings[:1], *comparison.front)}
+    chosen = sorted(settings, key=lambda s: id(s) not in front)[:SUMMARY_ROWS]
+    shown = {id(setting) for setting in chosen}
+    return [setting for setting in settings if id(setting) in shown]
+
+
+def front_columns(comparison: Comparison) -> list[Column[Setting]]:
+    """A setting on the Pareto front."""
+    goals = comparison.summary.metrics
+    extra = [("sparsity", _sparsity_column()), ("total_epochs", _epochs())]
+    test = on_test(comparison.metric)
+    return [
+        Column(heading="setting", text=_label, sort_value=_label, is_text=True),
+        *_goals(comparison, set()),
+        *(column for goal, column in extra if goal not in goals),
+        _change(comparison),
+        *_measured(comparison, test, metric_name(test)),
+    ]
 
 
 def level_columns(comparison: Comparison) -> list[Column[Level]]:
@@ -81,7 +109,7 @@ def level_columns(comparison: Comparison) -> list[Column[Level]]:
             (
                 _metric(comparison, metric, metric_name(metric)),
                 _change(comparison),
-                _metric(comparison, test, metric_name(test)),
+                *_measured(comparison, test, metric_name(test)),
                 _epochs(),
                 _ratio("speed-up in theory", "theoretical_speedup"),
             ),
@@ -131,8 +159,7 @@ def trial_columns(comparison: Comparison) -> list[Column[Trial]]:
         number("seed", "seed", str),
         number("sparsity", "sparsity", numbers.percent),
         number("epochs", "total_epochs", numbers.epochs),
-        metric(comparison.metric),
-        metric(on_test(comparison.metric)),
+        *map(metric, dict.fromkeys((comparison.metric, on_test(comparison.metric)))),
     ]
 
 
@@ -169,6 +196,47 @@ def _metric(comparison: Comparison, column: str, heading: str, unit: str = " %")
         text=lambda s: numbers.metric_value(comparison, s.mean(column), unit),
         sort_value=lambda s: _value(s.mean(column)),
     )
+
+
+def _measured(
+    comparison: Comparison, column: str, heading: str, unit: str = " %"
+) -> list[Column[Setting]]:
+    """The metric at another time or on another split; none of a metric that is counted."""
+    is_there = is_measured(comparison.metric)
+    return [_metric(comparison, column, heading, unit)] if is_there else []
+
+
+def _goals(comparison: Comparison, shown: set[str]) -> list[Column[Setting]]:
+    """The study's goals that have no column yet."""
+
+    def column(goal: str) -> Column[Setting]:
+        return Column(
+            heading=metric_name(goal),
+            text=lambda s: numbers.goal_value(comparison, goal, s.mean(goal)),
+            sort_value=lambda s: _value(s.mean(goal)),
+        )
+
+    return [column(goal) for goal in comparison.summary.metrics if goal not in shown]
+
+
+def _marks(comparison: Comparison) -> list[Column[Setting]]:
+    """Which settings answer what the study asks beside its metric, if it does."""
+    columns: list[Column[Setting]] = []
+    if comparison.summary.within_dense is not None:
+        heading = f"within {numbers.tolerance(comparison)}"
+        columns.append(_mark(heading, lambda s: "yes" if comparison.is_within(s) else "no"))
+    if comparison.front:
+        front = {id(setting) for setting in comparison.front}
+        columns.append(_mark("Pareto", lambda s: "front" if id(s) in front else ""))
+    return columns
+
+
+def _mark(heading: str, text: Callable[[Setting], str]) -> Column[Setting]:
+    return Column(heading=heading, text=text, sort_value=text, is_text=True)
+
+
+def _sparsity_column() -> Column[Setting]:
+    return Column(heading="sparsity", text=_sparsity_and_goal, sort_value=lambda s: s.sparsity)
 
 
 def _change(comparison: Comparison) -> Column[Setting]:

@@ -14,6 +14,7 @@ from rayprune.results.setting import Mean, Setting
 
 WIDTH = 800
 ROW_WIDTH = WIDTH - 200  # of charts with names at their side
+LONG = 40  # letters of a setting's name that may be too many beside a chart
 MANY = 60  # from so many points on, no lines and no error bars
 # Okabe and Ito's colours, made readable on white and on black alike, and six more.
 COLOURS = (
@@ -74,9 +75,12 @@ def with_reached(setting: Setting) -> str:
 
 
 def with_sparsity(comparison: Comparison, setting: Setting) -> str:
-    """The label, with its sparsity where settings differ in it."""
-    goals = {s.goal for s in comparison.sparse}
-    return f"{setting.label}, {percent(setting.sparsity)}" if len(goals) > 1 else setting.label
+    """The label, with its sparsity where settings differ in it; before labels that may be cut."""
+    if len({s.goal for s in comparison.sparse}) < 2:
+        return setting.label
+    parts = [setting.label, percent(setting.sparsity)]
+    is_long = any(len(s.label) > LONG for s in comparison.sparse)
+    return ", ".join(reversed(parts) if is_long else parts)
 
 
 def metric_title(comparison: Comparison) -> str:
@@ -163,15 +167,19 @@ def points_and_lines(
     width: float = WIDTH,
     title: alt.TitleParams | None = None,
 ) -> Any:
-    """The metric over `x`: points with error bars, joined where they share the fields of `line`."""
+    """The metric over `x`: points with error bars, joined where they share the fields of `line`.
+
+    Without such fields nothing is joined.
+    """
     base = alt.Chart(alt.InlineData(values=list(records)), width=width, height=320)
     crowded = len(records) > MANY
     pick = alt.selection_point(name="series", fields=["series"], bind="legend")
     seen = alt.condition(pick, alt.value(0.45 if crowded else 1.0), alt.value(0.08))
     base = base.encode(x, metric_y(comparison, "value"), series_colour(comparison), opacity=seen)
     layers: list[Any] = dense_line(comparison, "y")
-    if not crowded:
+    if line and not crowded:
         layers.append(base.mark_line(strokeWidth=1.5).encode(detail=list(line)))
+    if not crowded:
         layers.append(
             base.mark_rule(strokeWidth=1.5).encode(metric_y(comparison, "low"), alt.Y2("high"))
         )

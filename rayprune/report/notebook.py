@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from html import escape
 
 from rayprune.report.answer import answer, counts_without_result, epochs_sentence
-from rayprune.report.columns import SUMMARY_ROWS, Column, summary_columns
+from rayprune.report.columns import Column, summary_columns, summary_rows
 from rayprune.results.comparison import Comparison
 from rayprune.results.setting import Setting
 
@@ -17,7 +17,7 @@ CELL = "padding: 4px 10px; white-space: nowrap; background: none; color: inherit
 
 def summary_html(comparison: Comparison) -> str:
     """A small HTML fragment without scripts or links; everything from the user is escaped."""
-    settings = comparison.settings[:SUMMARY_ROWS]
+    settings = summary_rows(comparison)
     more = len(comparison.settings) - len(settings)
     lines = [
         f"… and {more} more settings" if more else "",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rayprune.results.comparison import Comparison
+from rayprune.results.comparison import TOLERATED_LOSS, Comparison
 from rayprune.results.labels import counted
 from rayprune.results.setting import Mean, Setting
 
@@ -17,14 +17,52 @@ def percent(fraction: float, digits: int = 2) -> str:
     return f"{shown.rstrip('0').rstrip('.')} %"
 
 
-def metric_value(comparison: Comparison, mean: Mean | float | None, unit: str = " %") -> str:
-    """A value of the metric, with its spread: "88.62 ± 0.14 %", a loss as "0.3412"."""
+def metric_value(
+    comparison: Comparison,
+    mean: Mean | float | None,
+    unit: str = " %",
+    column: str | None = None,
+) -> str:
+    """A value of the metric, with its spread: "88.62 ± 0.14 %", a loss as "0.3412".
+
+    `column` is another metric that it is of.
+    """
     if mean is None:
         return MISSING
     value, spread = (mean.value, mean.spread) if isinstance(mean, Mean) else (mean, None)
-    if not comparison.is_fraction:
+    in_percent = comparison.is_in_percent(column) if column else comparison.is_fraction
+    if not in_percent:
         return f"{value:.4g}" + (f" ± {spread:.2g}" if spread is not None else "")
     return f"{100 * value:.2f}" + (f" ± {100 * spread:.2f}" if spread is not None else "") + unit
+
+
+def goal_value(
+    comparison: Comparison, goal: str, mean: Mean | float | None, unit: str = " %"
+) -> str:
+    """A value of one of the study's goals, in its own unit: "88.62 %", "42,651", "20.0x"."""
+    if mean is None:
+        return MISSING
+    value = mean.value if isinstance(mean, Mean) else mean
+    if goal in ("compression", "theoretical_speedup"):
+        return ratio(value)
+    if goal in ("num_nonzero", "flops_nonzero"):
+        return f"{value:,.0f}"
+    if goal == "total_epochs":
+        return epochs(value)
+    if goal == "sparsity":
+        return percent(value)
+    return metric_value(comparison, mean, unit, column=goal)
+
+
+def tolerance(comparison: Comparison) -> str:
+    """The loss against dense that is tolerated: "one point", "0.5 points", of a loss "0.02"."""
+    tolerated = comparison.summary.within_dense
+    if tolerated is None:
+        return "one point" if comparison.is_fraction else percent(TOLERATED_LOSS)
+    if not comparison.is_fraction:
+        return f"{tolerated:.4g}"
+    points = float(f"{100 * tolerated:.4g}")
+    return "one point" if points == 1 else counted(points, "point")
 
 
 def change(comparison: Comparison, mean: Mean | None, digits: int = 2) -> str:

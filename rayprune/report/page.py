@@ -9,27 +9,38 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rayprune.report.answer import (
+    WITHOUT_RESULT,
     answer,
     counts_without_result,
     epochs_not_run,
     epochs_saved,
+    without_result,
 )
 from rayprune.report.columns import (
     best_by_level,
+    front_columns,
     level_columns,
     setting_columns,
     trial_columns,
     trials_by_metric,
 )
-from rayprune.report.numbers import duration, metric_value, num_seeds, percent, ratio
+from rayprune.report.numbers import (
+    duration,
+    metric_value,
+    num_seeds,
+    percent,
+    ratio,
+    tolerance,
+)
 from rayprune.results.comparison import Comparison
-from rayprune.results.labels import Row, counted, metric_name, on_test
+from rayprune.results.labels import Row, counted, is_measured, metric_name, on_test, superlative
 from rayprune.results.setting import Mean
 
 if TYPE_CHECKING:
     from rayprune.report.charts import Plot
 
 TEMPLATE = "page.html.jinja"
+FRONT = "pareto"  # the plot that stands with a table
 
 
 def render_page(comparison: Comparison, plots: Sequence[Plot], study_yaml: str) -> str:
@@ -47,17 +58,34 @@ def render_page(comparison: Comparison, plots: Sequence[Plot], study_yaml: str) 
         name=comparison.summary.name,
         answer=answer(comparison),
         cards=cards(comparison),
-        plots=plots,
+        plots=[plot for plot in plots if plot.name != FRONT],
+        front_plot=next((plot for plot in plots if plot.name == FRONT), None),
+        has_charts=bool(plots),
+        front_columns=front_columns(comparison),
+        front=comparison.front,
+        front_caption=front_caption(comparison),
         level_columns=level_columns(comparison),
         levels=best_by_level(comparison) if len(comparison.levels) > 1 else [],
         setting_columns=setting_columns(comparison),
         settings=comparison.settings,
+        order=_order(comparison),
         trial_columns=trial_columns(comparison),
         trials=trials_by_metric(comparison) if comparison.has_seeds else [],
-        without_result=without_result(comparison),
+        without_result=trials_without_result(comparison),
         notes=notes(comparison),
         study_yaml=study_yaml,
         **_scripts(plots),
+    )
+
+
+def front_caption(comparison: Comparison) -> str:
+    """What being on the front means, and that the model to ship is another question."""
+    ways = zip(comparison.summary.metrics, comparison.summary.modes, strict=True)
+    goals = ", ".join(superlative(goal, mode) for goal, mode in ways)
+    choice = f" The model in best/ is {_choice(comparison)}." if comparison.front else ""
+    return (
+        f"Goals: {goals}. Where a setting is on the front, no other one is as good in every goal "
+        f"and better in one; which of them to take is yours to say.{choice}"
     )
 
 
@@ -74,19 +102,10 @@ def cards(comparison: Comparison) -> list[dict[str, str]]:
     return [*made, {"title": "Finished", "value": finished, "text": ", ".join(counts)}]
 
 
-def without_result(comparison: Comparison) -> list[dict[str, str]]:
-    """Trials that have no result, and why: failed ones each, of the others how many."""
-    made = [
-        {"who": f"Trial {trial.name} failed", "why": trial.reason}
-        for trial in comparison.trials("failed")
-    ]
-    made += [
-        {"who": f"{counted(count, 'trial')} unfinished", "why": reason}
-        for reason, count in comparison.reasons("unfinished").items()
-    ]
-    if stopped := len(comparison.trials("stopped")):
-        made.append({"who": f"{counted(stopped, 'trial')} stopped early", "why": ""})
-    return made
+def trials_without_result(comparison: Comparison) -> list[dict[str, str]]:
+    """Trials that have no result, and why; those of one reason together."""
+    ended = (line for status in WITHOUT_RESULT for line in without_result(comparison, status))
+    return [{"who": who[0].upper() + who[1:], "why": why} for who, why in ended]
 
 
 def notes(comparison: Comparison) -> list[str]:
@@ -97,8 +116,7 @@ def notes(comparison: Comparison) -> list[str]:
         "weights. Zeros scattered over a tensor make files and transfers smaller; by themselves "
         "they make nothing faster. That takes kernels or hardware that skip them, or a pattern "
         "such as 2:4 or whole filters.",
-        "Settings are ranked, and the model in best/ is chosen, by "
-        f"{metric_name(comparison.metric)}. The test split is read once, at the end of a trial, "
+        f"{_ranked_by(comparison)}. The test split is read once, at the end of a trial, "
         "and chooses nothing: a test number picked because it is the highest would flatter.",
     ]
     if comparison.has_seeds:
@@ -113,24 +131,63 @@ def notes(comparison: Comparison) -> list[str]:
             "need search.seeds with three or more before they mean something."
         )
     if any(s.missed_goal for s in comparison.settings):
-        made.append("A setting that did not reach its goal sparsity is listed, but not chosen.")
+        counts = comparison.summary.within_dense is not None
+        missed = "counts by the sparsity that it reached" if counts else "is listed, but not chosen"
+        made.append(f"A setting that did not reach its goal sparsity {missed}.")
     return made
+
+
+def _order(comparison: Comparison) -> str:
+    """In which order settings are listed."""
+    if comparison.summary.within_dense is None:
+        return "Best first."
+    tolerated = tolerance(comparison)
+    return f"The sparsest within {tolerated} of dense first; then the others, the closest first."
+
+
+def _ranked_by(comparison: Comparison) -> str:
+    """What decides on the order of settings and on the model to ship, as a note."""
+    metric, goals = metric_name(comparison.metric), comparison.summary.metrics
+    if comparison.summary.within_dense is not None:
+        return (
+            "The model in best/ is of the sparsest setting that loses at most "
+            f"{tolerance(comparison)} of {metric} against its dense run, or of the closest one if "
+            "none does"
+        )
+    ranked = f"Settings are ranked, and the model in best/ is chosen, by {metric}"
+    if len(goals) == 1:
+        return ranked
+    return (
+        f"{ranked}, the first of {len(goals)} goals, among settings that kept their goal sparsity; "
+        "the other goals decide on the Pareto front alone"
+    )
+
+
+def _choice(comparison: Comparison) -> str:
+    """Why this model is the one to ship."""
+    setting = comparison.candidates()[0]
+    tolerated, goals = tolerance(comparison), comparison.summary.metrics
+    if comparison.summary.within_dense is not None and setting.change is not None:
+        is_within = comparison.is_within(setting)
+        closest = f"the closest to dense: none is within {tolerated}"
+        return f"the sparsest within {tolerated} of dense" if is_within else closest
+    mean = "mean " if len(setting.finals) > 1 else ""
+    alone = " alone" if len(goals) == 1 else f" alone, the first of {len(goals)} goals"
+    return f"chosen by the {mean}{metric_name(comparison.metric)}{alone}"
 
 
 def _best_card(comparison: Comparison, best: Row) -> dict[str, str]:
     setting = comparison.candidates()[0]
     test = on_test(comparison.metric)
     facts = [f"{percent(best['sparsity'])} sparsity"]
-    if best.get(test) is not None:
+    if is_measured(comparison.metric) and best.get(test) is not None:
         facts.append(f"{metric_name(test)} {metric_value(comparison, best[test])}")
     if best.get("compression"):
         facts.append(f"{ratio(best['compression'])} fewer parameters")
-    chosen = "mean " if len(setting.finals) > 1 else ""
     return {
         "title": "Model in best/",
         "value": setting.label,
-        "text": f"{', '.join(facts)}. Trial {best['trial']}, chosen by the {chosen}"
-        f"{metric_name(comparison.metric)} alone.",
+        "text": f"{', '.join(facts)}. Trial {best['trial']}, {_choice(comparison)}.",
     }
 
 

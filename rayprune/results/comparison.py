@@ -12,12 +12,23 @@ from typing import Any
 
 import pyarrow as pa
 
-from rayprune.results.labels import Row, colour_field, is_dense, label_of, name_of, phrase
+from rayprune.results.front import undominated
+from rayprune.results.labels import (
+    Row,
+    colour_field,
+    is_dense,
+    label_of,
+    name_of,
+    phrase,
+    reads_in_percent,
+)
 from rayprune.results.outcome import Status, StudySummary, TrialStatus
 from rayprune.results.setting import Mean, Setting, is_as_sparse, mean_of
 from rayprune.results.table import read_metadata
 
 DENSE_FIELDS = ("model", "data", "task", "batch_size", "optim", "dense", "precision")
+TOLERATED_LOSS = 0.01  # where a study names none: a point of a metric in percent, 1 % of any other
+ROUNDING = 1e-9  # .875 - .865 is a little more than .01
 COLUMNS = {"trial", "cycle", "is_final", "key", "part_of", "sparsity", "total_epochs"}
 
 
@@ -35,7 +46,7 @@ class Comparison:
     def from_table(cls, table: pa.Table) -> Comparison:
         """Compare the trials of a results table. Raises ``ValueError`` if it is not one of ours."""
         summary, statuses = read_metadata(table)
-        missing = (COLUMNS | {summary.metric}) - {*table.column_names}
+        missing = (COLUMNS | {*summary.metrics}) - {*table.column_names}
         if missing and table.num_rows:
             raise ValueError(f"the results table lacks the columns {', '.join(sorted(missing))}")
         rows = map(_without_nan, table.to_pylist())
@@ -63,7 +74,11 @@ class Comparison:
 
     @cached_property
     def settings(self) -> tuple[Setting, ...]:
-        """All settings with a finished trial, best first; equal ones by fewer epochs."""
+        """All settings with a finished trial, best first; equal ones by fewer epochs.
+
+        Best is the metric; where the study names a loss that it tolerates, those within it come
+        first, the sparsest before the others, and then the closest to dense.
+        """
         return _settings(self)
 
     @cached_property
@@ -75,6 +90,40 @@ class Comparison:
     def sparse(self) -> tuple[Setting, ...]:
         """Of these the ones with zeros and a value of the metric: what is compared."""
         return tuple(s for s in self.settings if s.sparsity > 0 and s.mean(self.metric))
+
+    @cached_property
+    def ranked(self) -> tuple[Setting, ...]:
+        """The same by the metric alone, best first."""
+        return tuple(sorted(self.sparse, key=lambda s: _by_metric(self, s)))
+
+    @cached_property
+    def front(self) -> tuple[Setting, ...]:
+        """The Pareto front of a study with several goals, best in the first one first.
+
+        For a setting on it no other is as good in every goal and better in one; equal ones are all
+        on it. Goals are means over seeds, and a setting without a value of one is not on it.
+        """
+        goals = self.summary.metrics
+        if len(goals) < 2:
+            return ()
+        means = [(s, [s.mean(goal) for goal in goals]) for s in self.ranked]
+        known = [(s, [m.value for m in values if m]) for s, values in means if all(values)]
+        turned = [
+            tuple(
+                v if mode == "max" else -v for v, mode in zip(vs, self.summary.modes, strict=True)
+            )
+            for _, vs in known
+        ]
+        return tuple(known[number][0] for number in undominated(turned))
+
+    @cached_property
+    def sparsest_within(self) -> Setting | None:
+        """The sparsest setting within the tolerated loss against dense; None if there is none.
+
+        Of those that are as sparse the best metric wins, then fewer epochs.
+        """
+        within = [s for s in self.ranked if self.is_within(s) and self._step(s) is not None]
+        return max(within, key=lambda s: self._step(s) or 0.0, default=None)
 
     @cached_property
     def series(self) -> tuple[str, ...]:
@@ -95,8 +144,12 @@ class Comparison:
     @cached_property
     def is_fraction(self) -> bool:
         """Whether the metric is read in percent."""
-        values = [row[self.metric] for row in self.rows if row[self.metric] is not None]
-        return "loss" not in self.metric and all(0 <= v <= 1 for v in values)
+        return self.is_in_percent(self.metric)
+
+    def is_in_percent(self, column: str) -> bool:
+        """Whether a metric or a goal is read in percent."""
+        values = [row[column] for row in self.rows if row.get(column) is not None]
+        return reads_in_percent(column) and all(0 <= v <= 1 for v in values)
 
     @cached_property
     def best(self) -> Row | None:
@@ -104,7 +157,10 @@ class Comparison:
 
         The setting with the best mean of the metric over its seeds wins, a tie goes to fewer
         epochs, and of its trials the best one is taken. Settings that missed their goal sparsity
-        count only if none kept it. ``["trial"]`` names the trial, ``["key"]`` its snapshot.
+        count only if none kept it. Of several goals the first one alone decides; the others are
+        for the front. Where the study names a loss that it tolerates (`search.within_dense`), the
+        sparsest setting within it wins instead, by the sparsity that it reached, or the closest to
+        dense if none is within. ``["trial"]`` names the trial, ``["key"]`` its snapshot.
         """
         candidates = self.candidates()
         return self.best_seed(candidates[0]) if candidates else None
@@ -125,15 +181,40 @@ class Comparison:
         return value if self.summary.mode == "max" else -value
 
     def candidates(self, level: float | None = None) -> Sequence[Setting]:
-        """Settings at least that sparse, best first; without a level, those that kept their goal.
+        """Settings that may be best, best first; with a level those at least as sparse, by metric.
 
-        A setting that missed the lowest sparsity asked for is no answer, however accurate.
+        A setting that missed the lowest sparsity asked for is no answer, however accurate, unless
+        the study asks for the sparsest within a loss.
         """
         if level is not None:
-            return [s for s in self.sparse if is_as_sparse(s.sparsity, level)]
+            return [s for s in self.ranked if is_as_sparse(s.sparsity, level)]
+        if self.summary.within_dense is not None and self.sparse:
+            return self.sparse
         lowest = min(self.levels, default=0.0)
         kept = [s for s in self.sparse if not s.missed_goal and is_as_sparse(s.sparsity, lowest)]
         return kept or self.sparse or [s for s in self.settings if s.mean(self.metric)]
+
+    def is_within(self, setting: Setting) -> bool:
+        """Whether it loses no more against dense than is tolerated: `within_dense`, or a point."""
+        if setting.change is None or setting.dense is None:
+            return False
+        tolerated = self.summary.within_dense
+        if tolerated is None:
+            # Half a tenth more, so that what reads as one point is one point.
+            scale = 1.0 if self.is_fraction else abs(setting.dense.value)
+            return self.quality(setting.change.value) >= -1.05 * TOLERATED_LOSS * scale
+        return self.quality(setting.change.value) >= -tolerated - ROUNDING
+
+    def _step(self, setting: Setting) -> float | None:
+        """Sparsity in steps, on each of which the metric decides.
+
+        It is the highest goal that was kept, None below all of them, or the sparsity itself where
+        the study asks for the sparsest.
+        """
+        if self.summary.within_dense is not None:
+            return round(setting.sparsity, 4)
+        reached = (goal for goal in self.levels if is_as_sparse(setting.sparsity, goal))
+        return max(reached, default=None)
 
     def is_alike(self, one: Setting, other: Setting) -> bool:
         """Whether the ranges mean ± spread overlap: seeds alone may explain the order."""
@@ -167,7 +248,7 @@ def _settings(comparison: Comparison) -> tuple[Setting, ...]:
         )
         for finals in groups
     ]
-    return tuple(sorted(_told_apart(made), key=lambda s: _order(comparison, s)))
+    return tuple(sorted(_told_apart(made), key=lambda s: _best_first(comparison, s)))
 
 
 def _grouped(finals: Sequence[Row], fields: Sequence[str]) -> list[list[Row]]:
@@ -214,7 +295,20 @@ def _against_dense(
     }
 
 
-def _order(comparison: Comparison, setting: Setting) -> tuple[bool, float, float]:
+def _best_first(comparison: Comparison, setting: Setting) -> tuple[float, ...]:
+    by_metric = _by_metric(comparison, setting)
+    if comparison.summary.within_dense is None:
+        return by_metric
+    has_no_value, *_ = by_metric
+    has_no_zeros = setting.sparsity <= 0  # a dense run is within any loss, and no answer
+    last = (has_no_value, has_no_zeros, setting.change is None)
+    if comparison.is_within(setting):
+        return (*last, False, -round(setting.sparsity, 4), *by_metric)
+    loss = -comparison.quality(setting.change.value) if setting.change else 0.0
+    return (*last, True, loss, *by_metric)
+
+
+def _by_metric(comparison: Comparison, setting: Setting) -> tuple[float, ...]:
     mean = setting.mean(comparison.metric)
     return (mean is None, -comparison.quality(mean.value) if mean else 0.0, setting.epochs)
 

@@ -10,6 +10,13 @@ Row = Mapping[str, Any]
 MOST_COLOURS = 10  # more than this cannot be told apart
 PLAIN_FIELDS = {"batch_size", "precision", "task"}  # without a dot, but no named cases
 ELSEWHERE = {"seed", "prune.sparsity", "dense.sparsify.method"}  # have columns of their own
+GOALS = {
+    "theoretical_speedup": "speed-up in theory",
+    "num_nonzero": "non-zero parameters",
+    "flops_nonzero": "multiply-adds",
+    "total_epochs": "epochs",
+}
+COUNTED = {"num_nonzero", "flops_nonzero", "total_epochs"}
 SAID = {
     "imp": {"retrain.schedule", "retrain.epochs", "prune.cycles", "prune.fraction_per_cycle"},
     "bimp": {"budget.epochs"},
@@ -23,8 +30,7 @@ def is_dense(row: Row) -> bool:
 
 def name_of(row: Row, varied: Sequence[str]) -> str:
     """A trial's last row without its numbers: the named case, the schedule or the method."""
-    cases = [str(row[field]) for field in varied if is_case(field)]
-    if cases:
+    if cases := _cases(row, varied):
         return ", ".join(cases)
     if is_dense(row):
         return "Dense"
@@ -41,7 +47,7 @@ def label_of(row: Row, varied: Sequence[str]) -> str:
     """`name_of` with the epochs and whatever else was searched, except sparsity and seed."""
     name, method = name_of(row, varied), row.get("method")
     said: set[str] = set()
-    if not any(map(is_case, varied)) and name not in ("no retraining", "Dense"):
+    if not _cases(row, varied) and name not in ("no retraining", "Dense"):
         said = SAID.get(str(method), set())
         cycles = f"{row['cycle']} cycles of " if method == "imp" and row["cycle"] > 1 else ""
         trained = "epochs" if method == "imp" else "total_epochs"
@@ -65,10 +71,14 @@ def is_case(field: str) -> bool:
 
 
 def phrase(field: str, value: Any) -> str:
-    """A field and its value in words: "allocation erk", "3 cycles", "weight decay 0.001"."""
+    """A field and its value in words: "allocation erk", "3 cycles", "weight decay 0.001".
+
+    Where its condition does not hold, it is as the study has it: "weight decay not searched".
+    """
     shown = f"{value:.3g}" if isinstance(value, float) else str(value)[:40]
+    shown = "not searched" if value is None else shown
     section, _, leaf = field.rpartition(".")
-    if leaf == "cycles":
+    if leaf == "cycles" and value is not None:
         return f"{shown} cycles"
     words = f"{section} {leaf}" if leaf in ("epochs", "schedule", "name", "lr") else leaf
     return f"{words.replace('_', ' ').replace('.', ' ')} {shown}"
@@ -84,9 +94,32 @@ def on_test(metric: str) -> str:
     return metric.replace("val_", "test_", 1)
 
 
+def is_measured(metric: str) -> bool:
+    """Whether it is measured on a split, and so before retraining and on the test split too."""
+    return metric.startswith("val_")
+
+
+def reads_in_percent(metric: str) -> bool:
+    """Whether people read it in percent, if it is a fraction."""
+    return metric == "sparsity" or (is_measured(metric) and "loss" not in metric)
+
+
+def superlative(metric: str, mode: str) -> str:
+    """ "highest validation accuracy", "fewest epochs"."""
+    word = {"max": "highest", "min": "fewest" if metric in COUNTED else "lowest"}[mode]
+    return f"{word} {metric_name(metric)}"
+
+
 def metric_name(metric: str) -> str:
-    """val_mean_iou is "validation mean IoU"."""
+    """val_mean_iou is "validation mean IoU", num_nonzero is "non-zero parameters"."""
+    if metric in GOALS:
+        return GOALS[metric]
     return metric.replace("val_", "validation_", 1).replace("_", " ").replace("iou", "IoU")
+
+
+def _cases(row: Row, varied: Sequence[str]) -> list[str]:
+    """The named cases that a trial is of; none of a case that is not searched in its space."""
+    return [str(row[f]) for f in varied if is_case(f) and row.get(f) is not None]
 
 
 def _as_written(word: str) -> str:

@@ -52,14 +52,20 @@ class Setting:
         """A column's mean over the seeds at the last stage, or None where it has no values."""
         return mean_of(row.get(column) for row in self.finals)
 
+    def value(self, column: str) -> float:
+        """The same without its spread, of a column that has values."""
+        mean = self.mean(column)
+        assert mean is not None
+        return mean.value
+
     @cached_property
     def sparsity(self) -> float:
-        return _known(self.mean("sparsity")).value
+        return self.value("sparsity")
 
     @cached_property
     def epochs(self) -> float:
         """Epochs of one trial, dense run included."""
-        return _known(self.mean("total_epochs")).value
+        return self.value("total_epochs")
 
     @property
     def missed_goal(self) -> bool:
@@ -85,8 +91,3 @@ def means_by_cycle(setting: Setting, column: str) -> dict[int, Mean]:
     cycles = sorted({row["cycle"] for row in setting.rows})
     means = {k: mean_of(r.get(column) for r in setting.rows if r["cycle"] == k) for k in cycles}
     return {cycle: mean for cycle, mean in means.items() if mean}
-
-
-def _known(mean: Mean | None) -> Mean:
-    assert mean is not None
-    return mean

@@ -62,16 +62,16 @@ def test_answer_epochs_and_failures_follow_the_table() -> None:
     ]
 
 
-def test_unfinished_and_stopped_trials_are_counted() -> None:
+def test_trials_without_a_result_are_told_with_their_reasons() -> None:
     others = [
         *(made.ended(str(n), "unfinished", "the study was interrupted") for n in range(12, 17)),
         made.ended("17", "unfinished"),
         made.ended("18", "stopped", "behind the others"),
     ]
     assert printed(made.schedules_grid(*others))[13:16] == [
+        "trial 18 stopped early: behind the others",
         "5 trials unfinished: the study was interrupted",
         "1 trial unfinished",
-        "1 trial stopped early",
     ]
 
 
@@ -108,3 +108,14 @@ def test_files_are_named_as_far_as_they_are_there(tmp_path, capsys, monkeypatch)
     monkeypatch.setattr("rayprune.console.summary.modified", unavailable)
     print_files(Console(), folder)
     assert capsys.readouterr().out == ""
+
+
+def test_the_front_is_marked_and_shown_whole() -> None:
+    goals = {"metrics": ("val_accuracy", "num_nonzero"), "modes": ("max", "min")}
+    lines = printed(made.searcher(**goals))
+    front = Comparison.from_table(made.searcher(**goals)).front
+    assert lines[0].split()[-1] == "Pareto" and "non-zero parameters" in lines[0]
+    marked = [line for line in lines[1:21] if line.endswith("front")]
+    assert [line.split("  ")[0] for line in marked] == [setting.label for setting in front]
+    assert lines[21] == "… and 20 more in the report"
+    assert lines[22].startswith("trials 40, 41, 42 failed: prune.fraction_per_cycle")

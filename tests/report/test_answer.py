@@ -109,7 +109,7 @@ def test_one_seed_has_no_equals() -> None:
 
 
 def test_losses_are_no_percentages() -> None:
-    said = answer_of(made.schedules_grid(metric="val_loss", mode="min"))
+    said = answer_of(made.schedules_grid(metrics=("val_loss",), modes=("min",)))
     assert "points" not in said
     assert "of validation loss" not in said
     assert "+0.0" in said
@@ -197,3 +197,52 @@ def test_trials_that_had_not_their_time_are_not_compared_with_separate_runs(
 
 def test_nothing_to_run_is_nothing_found() -> None:
     assert epochs_of(made.table_of(FAILED, [])) == "0 epochs run"
+
+
+GOALS = {"metrics": ("val_accuracy", "num_nonzero"), "modes": ("max", "min")}
+
+
+def test_a_named_tolerance_is_said_and_decides() -> None:
+    trials = (({"sparsity": 0.9}, 0.002), ({"sparsity": 0.95}, 0.0049), ({"sparsity": 0.98}, 0.009))
+    names = ["prune.sparsity"]
+    outcomes = [
+        made.imp(str(n), {names[0]: fields["sparsity"]}, points_lost=lost, **fields)
+        for n, (fields, lost) in enumerate(trials)
+    ]
+    said = answer_of(made.table_of(outcomes, names, within_dense=0.005))
+    assert said.startswith("The sparsest within 0.5 points of dense: ALLR with 1 epoch keeps 95 % ")
+    assert "at -0.49 points" in said and said.endswith("; 98 % would be at -0.90.")
+    said = answer_of(made.table_of(outcomes, names, within_dense=0.01))
+    assert said.startswith("The sparsest within one point of dense: ALLR with 1 epoch keeps 98 %")
+    said = answer_of(made.table_of(outcomes, names, within_dense=0.001))
+    assert said.startswith("No setting stays within 0.1 points of its dense run; the closest: ALLR")
+    assert "90 % sparsity at -0.20 points" in said
+
+
+def test_a_tolerated_loss_is_in_its_own_unit() -> None:
+    loss = {"metrics": ("val_loss",), "modes": ("min",)}
+    said = answer_of(made.schedules_grid(within_dense=0.05, **loss))
+    assert said.startswith("The sparsest within 0.05 of dense: ALLR with 3 epochs keeps 95 %")
+
+
+def test_without_a_dense_run_nothing_is_within() -> None:
+    trial = made.sparsifier("0", {}, method="gmp", sparsity=0.95, seed=0, reached=0.95)
+    said = answer_of(made.table_of([trial], [], within_dense=0.01))
+    assert said.startswith("GMP with 15 epochs reaches 88.")
+
+
+def test_the_front_is_counted_and_its_ends_are_named() -> None:
+    trials = [
+        made.imp(str(n), {"prune.sparsity": s}, sparsity=s, points_lost=lost)
+        for n, (s, lost) in enumerate(((0.9, 0.001), (0.95, 0.002), (0.8, 0.003)))
+    ]
+    front = Comparison.from_table(made.table_of(trials, ["prune.sparsity"], **GOALS)).front
+    assert [s.goal for s in front] == [0.9, 0.95]
+    assert answer_of(made.table_of(trials, ["prune.sparsity"], **GOALS)).endswith(
+        "; 2 of 3 settings are on the Pareto front, from ALLR with 1 epoch at 90 % sparsity "
+        f"(highest validation accuracy, {100 * (dense() - 0.001):.2f} %) to ALLR with 1 epoch at "
+        "95 % sparsity (fewest non-zero parameters, 42,651)."
+    )
+    alone = answer_of(made.table_of(trials[1:2], [], **GOALS))
+    assert "; 1 of 1 setting is on the Pareto front: ALLR with 1 epoch at 95 % sparsity" in alone
+    assert "Pareto" not in answer_of(made.schedules_grid())

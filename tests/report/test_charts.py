@@ -13,6 +13,11 @@ from rayprune.report.charts import NAMES, Plot, make_plots, vega_lite_version
 from rayprune.report.marks import MANY, theme
 from rayprune.results.comparison import Comparison
 
+GOALS = {"metrics": ("val_accuracy", "num_nonzero"), "modes": ("max", "min")}
+THREE = {
+    "metrics": ("val_accuracy", "sparsity", "total_epochs"),
+    "modes": ("max", "max", "min"),
+}
 STUDIES = {
     "schedules": (made.schedules_grid, ["cost", "retraining", "peaks"]),
     "equal budget": (made.equal_budget, ["settings", "sparsity", "retraining", "peaks"]),
@@ -21,6 +26,15 @@ STUDIES = {
     "one trial": (made.one_trial, ["retraining"]),
     "one trial, three cycles": (lambda: made.one_trial(3), ["sparsity", "retraining", "peaks"]),
     "random": (lambda: made.random_search(80), ["cost", "sparsity", "retraining", "peaks"]),
+    "searcher": (made.searcher, ["cost", "sparsity", "retraining", "peaks"]),
+    "goals": (
+        lambda: made.searcher(**GOALS),
+        ["pareto", "cost", "sparsity", "retraining", "peaks"],
+    ),
+    "three goals": (
+        lambda: made.searcher(**THREE),
+        ["pareto", "cost", "sparsity", "retraining", "peaks"],
+    ),
     "nothing": (lambda: made.table_of([made.ended("0", "failed", "boom")], []), []),
 }
 
@@ -61,7 +75,9 @@ def test_a_chart_appears_where_there_is_something_to_compare(study: str) -> None
     assert set(names) <= set(NAMES)
 
 
-@pytest.mark.parametrize("study", ["equal budget", "three ways", "cycles", "random"])
+@pytest.mark.parametrize(
+    "study", ["equal budget", "three ways", "cycles", "random", "goals", "three goals"]
+)
 def test_every_chart_can_be_drawn(study: str) -> None:
     """Vega-Lite is compiled and its marks are laid out, as for the PNG."""
     import vl_convert
@@ -165,3 +181,51 @@ def test_more_series_than_colours_become_others() -> None:
     trials = [made.renamed(trial) for trial in trials]
     points = records_of(plots_of(made.table_of(trials, ["recipe"]))["settings"], "epochs")
     assert {p["series"] for p in points} == {*(f"r{n:02d}" for n in range(10)), "others"}
+
+
+def marks_of(plot: Plot) -> list[str]:
+    layers = plot.spec()["layer"]
+    return [layer["mark"]["type"] for layer in layers if "mark" in layer]
+
+
+def test_the_front_is_marked_among_all_settings_and_joined_where_it_is_a_line() -> None:
+    comparison = Comparison.from_table(made.searcher(**GOALS))
+    plot = plots_of(made.searcher(**GOALS))["pareto"]
+    points = records_of(plot, "front")
+    assert len(points) == len(comparison.settings)
+    on_it = sorted(p["value"] for p in points if p["front"] == "on the front")
+    assert on_it == sorted(s.value("val_accuracy") for s in comparison.front)
+    assert "line" in marks_of(plot)
+    assert plot.caption.startswith("Up and to the left is better")
+    three = plots_of(made.searcher(**THREE))["pareto"]
+    assert "line" not in marks_of(three)
+    assert "up and to the right" in three.caption.lower() and "epochs" in three.caption
+
+
+def test_goals_drawn_at_random_are_not_joined_and_stand_on_round_ticks() -> None:
+    plot = plots_of(made.searcher())["sparsity"]
+    assert "line" not in marks_of(plot)
+    assert "line" in marks_of(plots_of(made.equal_budget())["sparsity"])
+    axes = [layer["encoding"]["x"]["axis"] for layer in plot.spec()["layer"] if "mark" in layer]
+    assert {0.15, 0.1, 0.05, 0.02} <= {*axes[-1]["values"]}
+
+
+def test_beside_a_chart_sparsity_comes_before_names_that_may_be_cut() -> None:
+    rows = {p["row"] for p in records_of(plots_of(made.searcher())["retraining"], "row")}
+    assert all(row.split(" %, ")[1].split()[0] in ("LLR", "ALLR") for row in rows)
+    rows = {p["row"] for p in records_of(plots_of(made.equal_budget())["retraining"], "row")}
+    assert "ALLR, 95 %" in rows
+
+
+def test_a_ranking_goes_by_the_metric_whatever_is_best() -> None:
+    def order(table: pa.Table) -> list[float]:
+        return [p["value"] for p in records_of(plots_of(table)["settings"], "epochs")]
+
+    points = [(schedule, s) for schedule in ("ft", "slr", "allr") for s in (0.9, 0.95)]
+    trials = [
+        made.imp(str(n), {"retrain.schedule": w, "prune.sparsity": s}, schedule=w, sparsity=s)
+        for n, (w, s) in enumerate(points)
+    ]
+    searched = ["retrain.schedule", "prune.sparsity"]
+    plain, within = (made.table_of(trials, searched, within_dense=w) for w in (None, 0.011))
+    assert order(plain) == order(within)

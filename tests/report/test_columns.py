@@ -12,11 +12,14 @@ import pytest
 
 from rayprune.report.columns import (
     MOST_LEVELS,
+    SUMMARY_ROWS,
     Column,
     best_by_level,
+    front_columns,
     level_columns,
     setting_columns,
     summary_columns,
+    summary_rows,
     trial_columns,
     trials_by_metric,
 )
@@ -152,3 +155,57 @@ def test_trials_come_best_first_and_diverged_ones_last() -> None:
     values = [row["validation accuracy"] for row in rows]
     assert values[:3] == sorted(values[:3], reverse=True)
     assert (rows[3]["trial"], values[3]) == ("bad", "–")
+
+
+GOALS = {"metrics": ("val_accuracy", "num_nonzero"), "modes": ("max", "min")}
+
+
+def test_other_goals_have_a_column_and_the_front_a_mark() -> None:
+    comparison = Comparison.from_table(made.searcher(**GOALS))
+    for columns in (summary_columns(comparison), setting_columns(comparison)):
+        rows = cells(columns, comparison.settings)
+        on_it = [s for s, row in zip(comparison.settings, rows, strict=True) if row["Pareto"]]
+        assert {row["Pareto"] for row in rows} == {"front", ""}
+        assert sorted(map(id, on_it)) == sorted(map(id, comparison.front))
+        nonzero = comparison.settings[0].finals[0]["num_nonzero"]
+        assert rows[0]["non-zero parameters"] == f"{nonzero:,}"
+    assert "Pareto" not in summary(made.schedules_grid())[0]
+
+
+@pytest.mark.parametrize("goal", ["sparsity", "total_epochs", "theoretical_speedup", "compression"])
+def test_a_goal_has_one_column_in_every_table(goal: str) -> None:
+    goals = {"metrics": ("val_accuracy", goal), "modes": ("max", "max")}
+    comparison = Comparison.from_table(made.schedules_grid(**goals))
+    for columns in (
+        summary_columns(comparison), setting_columns(comparison), front_columns(comparison),
+    ):  # fmt: skip
+        headings = [column.heading for column in columns]
+        assert len(headings) == len(set(headings))
+        assert {"total_epochs": "epochs", "theoretical_speedup": "speed-up in theory"}.get(
+            goal, goal
+        ) in headings
+
+
+def test_a_goal_that_is_not_measured_on_a_split_has_no_twin() -> None:
+    comparison = Comparison.from_table(made.schedules_grid(metrics=("compression",)))
+    for columns in (setting_columns(comparison), summary_columns(comparison)):
+        assert not any("pruned" in c.heading or "test" in c.heading for c in columns)
+
+
+def test_the_front_and_the_best_are_among_the_rows_of_the_summary() -> None:
+    comparison = Comparison.from_table(made.searcher(within_dense=0.005, **GOALS))
+    rows = summary_rows(comparison)
+    assert len(rows) == SUMMARY_ROWS < len(comparison.settings)
+    assert {*map(id, comparison.front)} | {id(comparison.settings[0])} <= {*map(id, rows)}
+    places = [comparison.settings.index(setting) for setting in rows]
+    assert places == sorted(places)
+    plain = Comparison.from_table(made.searcher())
+    assert list(summary_rows(plain)) == list(plain.settings[:SUMMARY_ROWS])
+
+
+def test_a_column_says_which_settings_are_within() -> None:
+    comparison = Comparison.from_table(made.searcher(within_dense=0.005))
+    rows = cells(summary_columns(comparison), comparison.settings)
+    said = [row["within 0.5 points"] for row in rows]
+    assert said == ["yes" if comparison.is_within(s) else "no" for s in comparison.settings]
+    assert 0 < said.count("yes") < 40

@@ -9,17 +9,19 @@ from rayprune.report.numbers import (
     change,
     change_name,
     duration,
+    goal_value,
     metric_value,
     num_seeds,
     percent,
     ratio,
     short_change,
+    tolerance,
 )
 from rayprune.results.comparison import Comparison
 from rayprune.results.setting import Mean
 
 ACCURACY = Comparison.from_table(made.one_trial())
-LOSS = Comparison.from_table(made.schedules_grid(metric="val_loss", mode="min"))
+LOSS = Comparison.from_table(made.schedules_grid(metrics=("val_loss",), modes=("min",)))
 
 
 @pytest.mark.parametrize(
@@ -96,3 +98,31 @@ def test_a_single_seed_is_a_word() -> None:
 )
 def test_durations(seconds: float, shown: str) -> None:
     assert duration(seconds) == shown
+
+
+@pytest.mark.parametrize(
+    ("goal", "value", "shown"),
+    [
+        ("val_accuracy", 0.88624, "88.62 %"),
+        ("val_loss", 0.34123, "0.3412"),
+        ("sparsity", 0.95, "95 %"),
+        ("compression", 20.04, "20.0x"),
+        ("theoretical_speedup", 4.94, "4.9x"),
+        ("num_nonzero", 42651.4, "42,651"),
+        ("flops_nonzero", 1254856.0, "1,254,856"),
+        ("total_epochs", 15.0, "15"),
+    ],
+)
+def test_every_goal_has_its_own_unit(goal: str, value: float, shown: str) -> None:
+    assert goal_value(ACCURACY, goal, value) == shown
+
+
+def test_a_tolerated_loss_is_in_points_or_in_the_metrics_own_unit() -> None:
+    def said(within: float | None, **summary: tuple[str, ...]) -> str:
+        return tolerance(Comparison.from_table(made.schedules_grid(within_dense=within, **summary)))
+
+    loss = {"metrics": ("val_loss",), "modes": ("min",)}
+    assert [said(w) for w in (None, 0.01, 0.005, 0.02)] == [
+        "one point", "one point", "0.5 points", "2 points",
+    ]  # fmt: skip
+    assert [said(w, **loss) for w in (None, 0.02)] == ["1 %", "0.02"]

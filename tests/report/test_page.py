@@ -108,8 +108,9 @@ def test_trials_without_a_result_are_listed_with_their_reasons() -> None:
     text = words(page_of(made.schedules_grid(*others)))
     assert "Finished 12 trials 12 settings, 1 failed, 1 stopped early, 5 unfinished" in text
     assert (
-        "Trials without a result Trial 12 failed CUDA out of memory 5 trials unfinished "
-        "the study was interrupted 1 trial stopped early How to read this"
+        "Trials without a result Trial 12 failed CUDA out of memory "
+        "Trial 13 stopped early behind the others "
+        "5 trials unfinished the study was interrupted How to read this"
     ) in text
     assert "without a result" not in words(page_of(made.schedules_grid()))
 
@@ -154,3 +155,43 @@ def test_a_diverged_trial_leaves_a_gap() -> None:
     page = page_of(table)
     assert "nan" not in words(page)
     assert "<td>–</td>" in page
+
+
+GOALS = {"metrics": ("val_accuracy", "num_nonzero"), "modes": ("max", "min")}
+
+
+def test_several_goals_have_a_section_with_the_front(tmp_path: Path) -> None:
+    table = made.searcher(**GOALS)
+    comparison = Comparison.from_table(table)
+    page = Path(write(tmp_path, table)).read_text()
+    assert (tmp_path / "plots" / "pareto.png").exists()
+    section = page.split("<h2>Pareto front</h2>")[1].split("</section>")[0]
+    assert 'id="plot-pareto"' in section
+    assert section.count("<tr>") == 1 + len(comparison.front)
+    text = words(section)
+    assert "Goals: highest validation accuracy, fewest non-zero parameters." in text
+    assert "The model in best/ is chosen by the validation accuracy alone, the first of 2" in text
+    assert "among settings that kept their goal sparsity" in words(page)
+    assert "Pareto front" not in page_of(made.searcher())
+    write(tmp_path, made.searcher())
+    assert not (tmp_path / "plots" / "pareto.png").exists()
+
+
+def test_it_is_said_that_the_sparsest_within_a_loss_is_shipped() -> None:
+    text = words(page_of(made.searcher(within_dense=0.005)))
+    best = Comparison.from_table(made.searcher(within_dense=0.005)).best
+    assert best is not None
+    assert f"Trial {best['trial']}, the sparsest within 0.5 points of dense." in text
+    assert "The sparsest within 0.5 points of dense first; then the others" in text
+    assert "the sparsest setting that loses at most 0.5 points of validation accuracy" in text
+    none = words(page_of(made.searcher(within_dense=0.0001)))
+    assert "the closest to dense: none is within 0.01 points." in none
+
+
+def test_what_cannot_be_run_is_listed_once_for_each_reason() -> None:
+    text = words(page_of(made.searcher()))
+    assert "Trials 40, 41, 42 failed prune.fraction_per_cycle=0.1 and 3 cycles" in text
+    stopped = [made.ended(f"{n:02d}", "stopped", "behind the others") for n in range(12, 25)]
+    text = words(page_of(made.schedules_grid(*stopped)))
+    named = ", ".join(str(n) for n in range(12, 20))
+    assert f"Trials {named} and 5 more stopped early behind the others" in text

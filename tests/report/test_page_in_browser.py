@@ -88,9 +88,13 @@ def test_charts_are_drawn_and_tables_sort_and_filter(tmp_path: Path) -> None:
     assert all("SLR" in row and "95 %" in row for row in shown)
 
 
+def several_goals() -> pa.Table:
+    return made.searcher(metrics=("val_accuracy", "num_nonzero"), modes=("max", "min"))
+
+
 @pytest.mark.skipif(BROWSER is None, reason="no chromium on this machine")
 @pytest.mark.parametrize("width", [420, 1200])
-@pytest.mark.parametrize("study", [made.schedules_and_sparsities, made.equal_budget])
+@pytest.mark.parametrize("study", [made.schedules_and_sparsities, made.equal_budget, several_goals])
 def test_every_chart_fits_its_card_and_every_card_the_window(
     study: Callable[[], pa.Table], width: int, tmp_path: Path
 ) -> None:

@@ -91,7 +91,7 @@ def test_ties_go_to_fewer_epochs() -> None:
 
 
 def test_the_least_loss_wins_when_less_is_better() -> None:
-    table = made.schedules_grid(metric="val_loss", mode="min")
+    table = made.schedules_grid(metrics=("val_loss",), modes=("min",))
     rows = [row for row in table.to_pylist() if row["is_final"]]
     best = best_of(table)
     assert best["val_loss"] == min(row["val_loss"] for row in rows)
@@ -182,6 +182,41 @@ def test_only_finished_trials_make_settings(status: Status) -> None:
     assert [s.finals[0]["trial"] for s in comparison.settings] == ["0"]
     assert {row["trial"] for s in comparison.settings for row in s.rows} == {"0"}
     assert comparison.best is comparison.finals[0]
+
+
+@pytest.mark.parametrize("within", [None, 0.01])
+def test_a_stopped_trial_changes_nothing_but_that_it_is_listed(within: float | None) -> None:
+    """Its whole cycles would win everything: they are no result of a smaller budget."""
+    goals = {"metrics": ("val_accuracy", "num_nonzero"), "modes": ("max", "min")}
+    trials = [made.imp(str(n), {"prune.cycles": n}, cycles=n) for n in (1, 2)]
+    winner = made.renamed(made.imp("3", {"prune.cycles": 3}, cycles=3, points_lost=-0.05))
+    dense, *cycles = winner.records
+    dense = replace(dense, key=trials[0].records[0].key)
+    stopped = replace(
+        winner, status="stopped", reason="behind the others", records=(dense, *cycles[:2])
+    )
+    without, beside = (
+        Comparison.from_table(
+            made.table_of(those, ["prune.cycles"], within_dense=within, unique_epochs=1, **goals)
+        )
+        for those in (trials, [*trials, stopped])
+    )
+    assert {row["trial"] for row in beside.rows} == {"1", "2", "3"}
+    for name in ("settings", "front", "best", "dense", "sparsest_within", "levels", "series"):
+        assert getattr(beside, name) == getattr(without, name), name
+    assert beside.reasons("stopped") == {"behind the others": 1}
+
+
+def test_points_that_cannot_be_run_have_a_status_and_no_rows() -> None:
+    comparison = Comparison.from_table(made.searcher())
+    assert len(comparison.settings) == len(comparison.trials("finished")) == 40
+    assert [(t.name, t.key) for t in comparison.trials("failed")] == [
+        ("40", ""),
+        ("41", ""),
+        ("42", ""),
+    ]
+    only = made.table_of([made.ended("0", "failed", "no such layer")], ["optim.lr"])
+    assert Comparison.from_table(only).settings == ()
 
 
 def test_a_dense_run_counts_whatever_became_of_its_trial() -> None:

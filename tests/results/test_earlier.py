@@ -27,7 +27,7 @@ def refused(there, here):
     [
         study(num_samples=3),
         study(seeds=[0, 1]),
-        study(metric="val_loss", early_stop={}, max_concurrent=2),
+        study(metric="val_loss", scheduler={"name": "asha"}, max_concurrent=2),
         study(space={**SPACE, "retrain.epochs": {"grid": [3, 2, 1]}}),
         study(space={}, spaces=[{"dense.epochs": {"grid": [5]}}, SPACE]),
         study().model_copy(update={"name": "t", "storage": "/elsewhere"}),
@@ -75,7 +75,7 @@ def test_what_is_damaged_is_named_and_made_anew(file, content, tmp_path, caplog)
     here = study().model_copy(update={"storage": str(tmp_path)})
     table = left_behind(here)
     damaged = tmp_path / "s" / file
-    damaged.write_bytes(damaged.read_bytes()[:-200] if content is None else content)
+    damaged.write_bytes(damaged.read_bytes().rpartition(b":")[0] if content is None else content)
     earlier = read_earlier(f"{tmp_path}/s")
     assert str(damaged) in caplog.text and len(caplog.records) == 1
     assert (earlier.study is None) == (file == "study.yaml")

@@ -69,6 +69,20 @@ def test_names_have_no_numbers() -> None:
     assert name_of(GMP, ()) == "GMP"
 
 
+def test_a_field_that_is_set_in_some_trials_is_in_the_names_of_these() -> None:
+    """A condition that does not hold leaves a field, or a whole case, unset."""
+    comparison = Comparison.from_table(made.searcher())
+    for setting in comparison.settings:
+        value = setting.finals[0]["retrain.lr"]
+        assert ("retrain lr" in setting.label) is (value is not None)
+        assert all(len(word) <= 10 for word in setting.label.split())
+    assert label_of(IMP | {"recipe": None}, ("recipe",)) == "ALLR with 3 epochs"
+    rows = [IMP | {"optim.momentum": value} for value in (0.9, None)]
+    assert colour_field(rows, ("optim.momentum",)) == "optim.momentum"
+    assert phrase("optim.momentum", None) == "momentum not searched"
+    assert phrase("prune.cycles", None) == "cycles not searched"
+
+
 def test_long_values_are_cut() -> None:
     assert len(phrase("prune.ignore", ["block.conv"] * 50)) < 50
 
@@ -106,6 +120,8 @@ def test_equal_labels_are_told_apart_by_the_trial() -> None:
         ("val_accuracy", "validation accuracy"),
         ("test_loss", "test loss"),
         ("val_mean_iou", "validation mean IoU"),
+        ("num_nonzero", "non-zero parameters"),
+        ("sparsity", "sparsity"),
     ],
 )
 def test_metrics_have_names(metric: str, name: str) -> None:

@@ -174,7 +174,7 @@ def test_after_a_write_the_table_rests_and_then_says_all(study, monkeypatch):
 
 # ---- trials that early stopping gave up ----
 
-STOPPING = {"early_stop": {"grace_epochs": 1}}
+STOPPING = {"scheduler": {"name": "asha", "grace_period": 1}}
 GONE = TrialStatus(name="2", status="stopped", reason="worse than others")
 
 
@@ -222,7 +222,12 @@ def test_it_stays_so_under_the_name_that_a_grown_study_gives_it(study):
 
 
 @pytest.mark.parametrize(
-    "search", [{"early_stop": {"grace_epochs": 2}}, {"early_stop": None}, {"metric": "val_loss"}]
+    "search",
+    [
+        {"scheduler": {"name": "asha", "grace_period": 2}},
+        {"scheduler": None},
+        {"metric": "val_loss"},
+    ],
 )
 def test_under_another_rule_it_is_run_after_all(search, study, monkeypatch):
     study = with_search(study, **STOPPING)

@@ -8,8 +8,9 @@ from rayprune.results.table import make_table, read_metadata, read_table, write_
 
 SUMMARY = StudySummary(
     name="s",
-    metric="val_loss",
-    mode="min",
+    metrics=("val_loss",),
+    modes=("min",),
+    within_dense=None,
     searched=("p", "q"),
     executed_epochs=4,
     unique_epochs=4,
