@@ -10,6 +10,8 @@
                      best/                        the model to ship
                      proposed.json                the points that a searcher proposed
                      running.json                 who runs the study
+                     tensorboard/<trial>/         events for TensorBoard
+                     tracking.json                what a tracker that cannot be asked was told
 
 The storage is a folder or any URI that ``pyarrow.fs`` opens (s3://, gs://).
 """
@@ -70,6 +72,15 @@ def plots_folder(folder: str) -> str:
 def token_file(folder: str) -> str:
     """What the driver writes for every node to see."""
     return f"{folder}/driver.token"
+
+
+def tensorboard_file(folder: str, trial: str) -> str:
+    """TensorBoard wants "tfevents" in it; the name is fixed, so that a file is replaced."""
+    return f"{folder}/tensorboard/{trial}/events.out.tfevents.0.rayprune"
+
+
+def tracking_file(folder: str) -> str:
+    return f"{folder}/tracking.json"
 
 
 def best_folder(folder: str) -> str:

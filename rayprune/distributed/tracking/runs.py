@@ -1,0 +1,77 @@
+"""What trackers call a trial: a run of the study, found again by later starts."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from rayprune.config import Study
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialRun:
+    """A trial as trackers see it."""
+
+    id: str
+    """The same for the same values of the same study, whatever the trial is called meanwhile."""
+    name: str
+    title: str
+    """The study, the trial and its values, for people."""
+    values: Mapping[str, Any]
+    """Searched field -> value."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class End:
+    """How a trial ended, in MLflow's words."""
+
+    status: Literal["FINISHED", "FAILED", "KILLED"]
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Runs:
+    """Names the runs of a study."""
+
+    study: Study
+    folder: str
+
+    def of(self, trial: Any) -> TrialRun:
+        """The run of one of Tune's trials."""
+        values = {field: value for field, value in trial.config.items() if field != "trial"}
+        # Not its name: as a study grows, names are given anew.
+        made_of = [self.folder, self.study.experiment.model_dump(mode="json"), values]
+        content = json.dumps(made_of, sort_keys=True, default=str)
+        name = str(trial.config["trial"])
+        said = [
+            f"{field.rsplit('.', 1)[-1]}={value}"
+            for field, value in values.items()
+            if value is not None
+        ]
+        return TrialRun(
+            id=hashlib.sha256(content.encode()).hexdigest()[:16],
+            name=name,
+            title=" ".join([self.study.name, name, *said])[:120],
+            values=values,
+        )
+
+
+def end_of(last_result: Mapping[str, Any] | None) -> End:
+    """How a trial ended that Tune did not see die."""
+    last = last_result or {}
+    if "failed" in last:
+        return End(status="FAILED", reason=str(last["failed"]))
+    if stopped(last):
+        return End(status="KILLED", reason="early stopping gave it up")
+    return End(status="FINISHED")
+
+
+def stopped(last_result: Mapping[str, Any]) -> bool:
+    """Whether early stopping ended a trial, as far as the last result that it reported says.
+
+    The plan's last epoch has the columns of the table; but so has every other stage's last epoch.
+    """
+    return bool(last_result) and "num_nonzero" not in last_result
