@@ -284,6 +284,8 @@ def check(study: Study, trials: Sequence[TrialPlan], *, ray: bool = True) -> Non
         check_search(study)
     if not search.algorithm.is_listed:
         check_space(study)
+    if study.tracking:
+        _check_tracking(study, ray=ray)
     from rayprune.data import check_data
     from rayprune.models import check_model
 
@@ -292,6 +294,18 @@ def check(study: Study, trials: Sequence[TrialPlan], *, ray: bool = True) -> Non
         check_data(data)
     for model in dict.fromkeys(experiment.model for experiment in experiments):
         check_model(model.name, target=model.target, weights=model.weights)
+
+
+def _check_tracking(study: Study, *, ray: bool) -> None:
+    if not ray:
+        names = ", ".join(tracker.name for tracker in study.tracking)
+        raise ConfigError(
+            f"tracking: {names} listens to Ray Tune, and this study is to run without Ray. Leave "
+            f"it out (tracking=[]), or run with Ray"
+        )
+    from rayprune.distributed.tracking import check_tracking
+
+    check_tracking(study.tracking)
 
 
 def check_folder(study: Study, trials: Sequence[TrialPlan]) -> None:

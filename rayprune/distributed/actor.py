@@ -233,6 +233,10 @@ class LedgerActor:
     def _tell_found(self, manifests: Mapping[str, Manifest]) -> None:
         for key, manifest in manifests.items():
             self._ledger.found(key, manifest.history, manifest.records[-1].measured)
+        # A finished trial is not to run what led to it, if that was deleted since.
+        for record in (record for manifest in manifests.values() for record in manifest.records):
+            if self._ledger.knows(record.key):
+                self._ledger.found(record.key, (), record.measured)
 
     def _tell(self) -> None:
         """Wake who waits for a stage that has changed, and a slot if there is work or none ever.

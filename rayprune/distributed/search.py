@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 import pyarrow as pa
 import ray
 from ray import tune
+from ray.tune.logger import JsonLoggerCallback
 
 from rayprune.distributed.actor import MAX_WAITING, LedgerActor
 from rayprune.distributed.capacity import num_slots, unmet
@@ -26,8 +27,11 @@ from rayprune.distributed.pool import SlotPool
 from rayprune.distributed.proposals import Listed, Searched, Trials
 from rayprune.distributed.searchers import make_scheduler, make_searcher
 from rayprune.distributed.shared import write_token
+from rayprune.distributed.tracking import finish_trackers, make_trackers
+from rayprune.distributed.tracking.tracker import Tracker
 from rayprune.distributed.trial import run_trial
 from rayprune.distributed.withdraw import Withdraw
+from rayprune.results.comparison import Comparison
 from rayprune.results.progress import Changes, ProgressLog, StudyProgress
 from rayprune.results.recorder import Recorder
 from rayprune.trials import TrialPlan
@@ -72,6 +76,7 @@ def search(
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
     os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"
     os.environ["TUNE_DISABLE_STRICT_METRIC_CHECKING"] = "1"
+    os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"  # TensorBoard's is another here
     # Ray's own files lie on the disk of this machine, so that a storage in trouble is none for
     # them. ResultGrid reads them, and keeps them for as long as it is there.
     ray_folder = TemporaryDirectory(prefix="rayprune-", ignore_cleanup_errors=True)
@@ -86,7 +91,8 @@ def search(
         # A Ray that was started here cannot grow; elsewhere an autoscaler may bring what is asked.
         is_fixed = is_ours and not os.environ.get("RAY_ADDRESS")
         most = scaling.slots or (held if is_fixed else None)
-        plan = _TunePlan(recorder, place, options, num_slots=scaling.slots or held)
+        trackers = make_trackers(study, recorder.folder, ray_folder.name)
+        plan = _TunePlan(recorder, place, options, trackers, num_slots=scaling.slots or held)
         pool = SlotPool(place, scaling, most)
         progress = ProgressLog(recorder.found, recorder.stopped)
         watch = _Watch(plan, pool, progress, on_progress)
@@ -100,7 +106,10 @@ def search(
             watch()
             watch()  # who was given up shows from the second time on: finished counts more
             weakref.finalize(grid, ray_folder.cleanup)
-            kept = keep(recorder.write(progress.progress), grid)
+            table = recorder.write(progress.progress)
+            kept = keep(table, grid)
+            best = Comparison.from_table(table).best
+            finish_trackers(trackers, recorder.folder, None if best is None else best["trial"])
         except BaseException:
             recorder.write(progress.progress)  # what is unfinished now says so
             if not is_ours:
@@ -115,17 +124,23 @@ class _TunePlan:
     """What Tune is to run, and how."""
 
     def __init__(
-        self, recorder: Recorder, place: Place, options: TuneOptions, num_slots: int
+        self,
+        recorder: Recorder,
+        place: Place,
+        options: TuneOptions,
+        trackers: Sequence[Tracker],
+        num_slots: int,
     ) -> None:
-        self.recorder, self.place, self._options = recorder, place, options
+        self.recorder, self.place = recorder, place
+        self._options, self._trackers = options, trackers
         self._study = study = recorder.study
-        # Somebody may end trials on the way, or listens: they are to hear of epochs as they come.
-        is_watched = bool(study.search.scheduler or options.stop or options.callbacks)
-        self.is_submitted = study.search.algorithm.is_listed and not is_watched
+        search = study.search
+        may_stop = search.scheduler is not None or options.stop is not None
+        self.is_submitted = search.algorithm.is_listed and not may_stop
         """Whether all trials want their stages at once; else when Tune starts them."""
-        self._concurrent = study.search.max_concurrent or (
-            min(2 if self.is_submitted else MANY, num_slots + 2)
-        )
+        # Who listens is to hear of epochs as they come; else a process for each trial is a waste.
+        is_heard = not self.is_submitted or study.tracking or options.callbacks
+        self._concurrent = search.max_concurrent or (num_slots + 2 if is_heard else 2)
 
     @property
     def to_submit(self) -> Sequence[str]:
@@ -164,24 +179,32 @@ class _TunePlan:
                 failure_config=tune.FailureConfig(max_failures=TRIAL_DEATHS),
                 callbacks=[
                     Withdraw(self.place.ledger, search, progress.give_up),
-                    *self._options.callbacks,
+                    *self._trackers,
+                    *self._loggers(),
                 ],
             ),
         )
 
     def _trials(self) -> Trials:
-        """What is not finished; all that there is for those who learn from it."""
+        """All that there are: what earlier starts have finished is told again, which is fast.
+
+        So searchers and schedulers learn from it, and trackers and the ResultGrid have all of it.
+        """
         recorder, search = self.recorder, self._study.search
         if not search.algorithm.is_listed:
             known = list(zip(recorder.proposals, recorder.trials, strict=True))
             points = {repr(sorted(p.point.items())): p.point for p in recorder.proposals}
             searcher = make_searcher(self._study, list(points.values()))
             return Searched(searcher, search, known, self._propose)
-        if search.scheduler is None:
-            return Listed(recorder.pending)
         pending = {trial.name for trial in recorder.pending}
         before = [trial for trial in recorder.trials if trial.name not in pending]
         return Listed([*before, *recorder.pending])
+
+    def _loggers(self) -> Sequence[tune.Callback]:
+        """The caller's, and one that writes what the ResultGrid reads."""
+        given = self._options.callbacks
+        has_json = any(isinstance(callback, JsonLoggerCallback) for callback in given)
+        return given if has_json else [*given, JsonLoggerCallback()]
 
     def _propose(self, point: Mapping[str, Any], seed: int | None) -> TrialPlan:
         trial = self.recorder.propose(point, seed)

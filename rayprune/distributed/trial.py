@@ -20,6 +20,7 @@ from rayprune.trials import TrialPlan
 ITERATION = "training_iteration"  # Tune's name of the step, here the epochs of the whole plan
 RETRAIN_EPOCHS, CYCLES_DONE = "retrain_epochs", "cycles_done"  # what schedulers count
 GOAL = "goal"  # what `search.within_dense` searches for
+IS_FINAL = "is_final"  # of a result: the trial has run its whole plan, and was not stopped
 FAILED = "failed"  # the only field of a result that says why there will be no other
 
 
@@ -60,7 +61,8 @@ def run_trial(
                     tune.report(reports.epoch(stage, heard, metrics))
             if news.progress.status == "done":
                 break
-        tune.report(reports.end(stage, news.progress.metrics))
+        is_final = stage is trial.plan[-1]
+        tune.report({**reports.end(stage, news.progress.metrics), IS_FINAL: is_final})
         reports = reports.after(stage, news.progress.metrics)
 
 
@@ -90,6 +92,7 @@ class _Reports:
             "cycle": stage.cycle,
             RETRAIN_EPOCHS: self.retrain_epochs + (0 if stage.is_dense else done),
             CYCLES_DONE: max(0, stage.cycle - 1),
+            IS_FINAL: False,
         }
         goal = self._goal(stage, metrics)
         return {**metrics, **place, **({} if goal is None else {GOAL: goal})}

@@ -12,8 +12,6 @@ from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from ray import tune
-
 from rayprune.config import ConfigError, Study
 from rayprune.config.study import Tracker as Named
 from rayprune.distributed.tracking.mlflow import ARGUMENTS as OF_MLFLOW
@@ -42,7 +40,7 @@ def check_tracking(tracking: Sequence[Named]) -> None:
         raise ConfigError("\n".join(mistakes))
 
 
-def make_trackers(study: Study, folder: str, scratch: str) -> list[tune.Callback]:
+def make_trackers(study: Study, folder: str, scratch: str) -> Sequence[Tracker]:
     """TensorBoard's events in the study's folder, then the trackers that the study names.
 
     `scratch` is a local folder that is there as long as the study runs.
@@ -51,22 +49,21 @@ def make_trackers(study: Study, folder: str, scratch: str) -> list[tune.Callback
     made = [Tracker("tensorboard", partial(TensorBoard, runs, scratch), runs)]
     for named in study.tracking:
         made.append(Tracker(named.name, partial(_kind(named.name), runs, **named.arguments), runs))
-    return [*made]
+    return made
 
 
 def finish_trackers(
-    trackers: Sequence[tune.Callback], folder: str, best: str | None, timeout_s: float = FINISH_S
+    trackers: Sequence[Tracker], folder: str, best: str | None, timeout_s: float = FINISH_S
 ) -> None:
     """Keep the results with the run of the best trial, and wait until all is told.
 
     While Ray is there: W&B's processes are Ray's.
     """
-    ours = [tracker for tracker in trackers if isinstance(tracker, Tracker)]
     with TemporaryDirectory(prefix="rayprune-", ignore_cleanup_errors=True) as local:
         if best is not None and _fetched(folder, local):
-            for tracker in ours:
+            for tracker in trackers:
                 tracker.keep_files(best, local)
-        for tracker in ours:
+        for tracker in trackers:
             tracker.finish(timeout_s)
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from rayprune.config import Study
+from rayprune.distributed.trial import FAILED, IS_FINAL
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,16 +63,8 @@ class Runs:
 def end_of(last_result: Mapping[str, Any] | None) -> End:
     """How a trial ended that Tune did not see die."""
     last = last_result or {}
-    if "failed" in last:
-        return End(status="FAILED", reason=str(last["failed"]))
-    if stopped(last):
-        return End(status="KILLED", reason="early stopping gave it up")
+    if FAILED in last:
+        return End(status="FAILED", reason=str(last[FAILED]))
+    if last and not last[IS_FINAL]:
+        return End(status="KILLED", reason="a scheduler or a stopper ended it")
     return End(status="FINISHED")
-
-
-def stopped(last_result: Mapping[str, Any]) -> bool:
-    """Whether early stopping ended a trial, as far as the last result that it reported says.
-
-    The plan's last epoch has the columns of the table; but so has every other stage's last epoch.
-    """
-    return bool(last_result) and "num_nonzero" not in last_result

@@ -14,9 +14,10 @@ from ray.tune.logger import LoggerCallback
 from ray.tune.result import AUTO_RESULT_KEYS, DONE, EXPERIMENT_TAG, TRIAL_ID
 
 from rayprune.distributed.tracking.runs import End, Runs, TrialRun, end_of
+from rayprune.distributed.trial import FAILED, IS_FINAL
+from rayprune.distributed.trial import ITERATION as STEP
 
-STEP = "training_iteration"  # epochs of the trial's plan so far, the dense run included
-TUNES_OWN = {*AUTO_RESULT_KEYS, DONE, EXPERIMENT_TAG, TRIAL_ID, "should_checkpoint"}
+NO_METRICS = {*AUTO_RESULT_KEYS, DONE, EXPERIMENT_TAG, TRIAL_ID, "should_checkpoint", IS_FINAL}
 DIED = End(
     status="FAILED", reason="its Ray Tune process died again and again; start the study again"
 )
@@ -125,10 +126,10 @@ class Tracker(tune.Callback):
         new = {
             name: value
             for name, value in result.items()
-            if isinstance(value, int | float) and name not in TUNES_OWN
+            if isinstance(value, int | float) and name not in NO_METRICS
             if steps.get(name, -1) < step
         }
-        if new and "failed" not in result:
+        if new and FAILED not in result:
             self._start(run, trial)
             self._log.log_trial_result(iteration, trial, {**new, STEP: step})
             steps.update(dict.fromkeys(new, step))
