@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -180,9 +181,6 @@ def _run(
 ) -> Results:
     folder = study_folder(default_storage(study), study.name)
     recorder = Recorder(study, trials, force=force) if ray or is_first_rank() else None
-    has_work = recorder is None or recorder.has_work
-    if has_work:  # what is finished needs neither data nor workers
-        check(study, trials, ray=ray)
 
     def keep(table: pa.Table, grid: ResultGrid | None = None) -> Results:
         results = Results(folder, table, grid)
@@ -193,8 +191,9 @@ def _run(
 
     if recorder is not None:
         make_ignored(recorder.storage, folder, f"{recorder.storage}/stages")
-    with held(study_lease_file(folder), folder) if recorder and has_work else nullcontext():
-        return _run_pending(study, trials, recorder, ray, on_progress, keep, tune_options)
+        if ray and recorder.has_work:
+            return _run_on_ray(recorder, trials, on_progress, keep, tune_options)
+    return _run_here(study, trials, recorder, ray, on_progress, keep)
 
 
 def open_results(folder: str | Path) -> Results:
@@ -236,38 +235,66 @@ def load_snapshot(results: Results | str | Path, trial: str | None = None) -> Sn
     return _snapshot_of(storage_of(opened.folder), finals[trial])
 
 
-def _run_pending(
+def _run_on_ray(
+    recorder: Recorder,
+    trials: Sequence[TrialPlan],
+    on_progress: OnProgress,
+    keep: Callable[..., Results],
+    tune_options: Mapping[str, Any],
+) -> Results:
+    """Run what is left on Ray. It starts while the study is checked: both take seconds."""
+    study, folder = recorder.study, recorder.folder
+    _check_words(study, ray=True)
+    from rayprune.distributed.connection import connected
+
+    def meanwhile() -> None:
+        _check_parts(study, trials)
+        import_module("rayprune.distributed.search")
+
+    with connected(meanwhile) as is_ours, held(study_lease_file(folder), folder):
+        from rayprune.distributed.search import TuneOptions, search
+
+        return search(recorder, on_progress, keep, TuneOptions(**tune_options), is_ours=is_ours)
+
+
+def _run_here(
     study: Study,
     trials: Sequence[TrialPlan],
     recorder: Recorder | None,
     ray: bool,
     on_progress: OnProgress,
     keep: Callable[..., Results],
-    tune_options: Mapping[str, Any],
 ) -> Results:
-    """Run what is left; `recorder` is None on all of torchrun's ranks but the first."""
-    # Ray and torch are seconds of import: not for a study that is finished, or wrong.
+    """Run what is left, maybe nothing; `recorder` is None on torchrun's ranks but the first."""
     in_group = not ray and int(os.environ.get("WORLD_SIZE", 1)) > 1  # its ranks end together
     if recorder is not None and not recorder.has_work and not in_group:
+        # What is finished needs neither data nor workers, nor the seconds of importing torch.
         recorder.write_study()
         on_progress(ProgressLog(recorder.found, recorder.stopped).progress)
         return keep(recorder.up_to_date() or recorder.write(StudyProgress({})))
-    if recorder is not None and ray:
-        from rayprune.distributed.search import TuneOptions, search
-
-        return search(recorder, on_progress, keep, TuneOptions(**tune_options))
+    if recorder is None or recorder.has_work:
+        check(study, trials, ray=False)
     from rayprune.training.local import run_local
 
-    return keep(run_local(study, trials, recorder, on_progress))
+    is_held = recorder is not None and recorder.has_work
+    folder = study_folder(default_storage(study), study.name)
+    with held(study_lease_file(folder), folder) if is_held else nullcontext():
+        return keep(run_local(study, trials, recorder, on_progress))
 
 
 def check(study: Study, trials: Sequence[TrialPlan], *, ray: bool = True) -> None:
     """What can be known before any GPU is taken. Raises ``ValueError``."""
+    _check_words(study, ray=ray)
+    _check_parts(study, trials)
+
+
+def _check_words(study: Study, *, ray: bool) -> None:
+    """What needs no library: whether the study can run where it is to run."""
+    search = study.search
     if ray and not _is_connected():
         from rayprune.distributed.scaling import check_scaling
 
         check_scaling(study.scaling)
-    search = study.search
     if not ray and search.scheduler is not None:
         raise ConfigError(
             "search.scheduler is Ray Tune's, and this study is to run without Ray. Leave it out "
@@ -278,14 +305,18 @@ def check(study: Study, trials: Sequence[TrialPlan], *, ray: bool = True) -> Non
             f"search.algorithm {search.algorithm.name} is Ray Tune's, and this study is to run "
             f"without Ray. Write search.algorithm=random, or run with Ray"
         )
-    if search.scheduler is not None or not search.algorithm.is_listed:
-        from rayprune.distributed.searchers import check_search
-
-        check_search(study)
+    if not ray and study.tracking:
+        names = ", ".join(tracker.name for tracker in study.tracking)
+        raise ConfigError(
+            f"tracking: {names} listens to Ray Tune, and this study is to run without Ray. Leave "
+            f"it out (tracking=[]), or run with Ray"
+        )
     if not search.algorithm.is_listed:
         check_space(study)
-    if study.tracking:
-        _check_tracking(study, ray=ray)
+
+
+def _check_parts(study: Study, trials: Sequence[TrialPlan]) -> None:
+    """Its data, networks, searcher, scheduler and trackers."""
     from rayprune.data import check_data
     from rayprune.models import check_model
 
@@ -294,18 +325,14 @@ def check(study: Study, trials: Sequence[TrialPlan], *, ray: bool = True) -> Non
         check_data(data)
     for model in dict.fromkeys(experiment.model for experiment in experiments):
         check_model(model.name, target=model.target, weights=model.weights)
+    if study.search.scheduler is not None or not study.search.algorithm.is_listed:
+        from rayprune.distributed.searchers import check_search
 
+        check_search(study)
+    if study.tracking:
+        from rayprune.distributed.tracking import check_tracking
 
-def _check_tracking(study: Study, *, ray: bool) -> None:
-    if not ray:
-        names = ", ".join(tracker.name for tracker in study.tracking)
-        raise ConfigError(
-            f"tracking: {names} listens to Ray Tune, and this study is to run without Ray. Leave "
-            f"it out (tracking=[]), or run with Ray"
-        )
-    from rayprune.distributed.tracking import check_tracking
-
-    check_tracking(study.tracking)
+        check_tracking(study.tracking)
 
 
 def check_folder(study: Study, trials: Sequence[TrialPlan]) -> None:

@@ -9,12 +9,12 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
 from typing import Any, TextIO
 
 import ray
-from ray.tune.error import TuneError
 
 MAX_STARTS = 3
 ANSWER_S = 10.0
@@ -66,8 +66,10 @@ class RayStoppedError(OSError):
 
 
 @contextmanager
-def connected() -> Iterator[bool]:
+def connected(meanwhile: Callable[[], object] = lambda: None) -> Iterator[bool]:
     """A Ray that this process is connected to, and whether the connection ends with the context.
+
+    `meanwhile` is called while Ray starts; what it raises ends Ray again.
 
     It stays if the process was connected before; else it is the cluster of RAY_ADDRESS, or a new
     Ray on this machine, and the connection ends with the context. Ray is quiet inside; loggers,
@@ -81,20 +83,34 @@ def connected() -> Iterator[bool]:
         stack.enter_context(redirect_stdout(WithoutRaysWorries(sys.stdout)))
         stack.enter_context(redirect_stderr(WithoutRaysWorries(sys.stderr)))
         if is_ours:
-            _join_or_start()
             stack.callback(ray.shutdown)
+            with ThreadPoolExecutor(1) as pool:
+                other = pool.submit(meanwhile)
+                _join_or_start()  # in this thread: Ray's processes end with the one they began in
+                other.result()
             for number, handler in handlers.items():
                 if callable(handler):  # Ray puts its own in the place of the caller's
                     signal.signal(number, handler)
+        else:
+            meanwhile()
         try:
             yield is_ours
-        except (ray.exceptions.RayError, TuneError) as error:
+        except Exception as error:
+            if not _is_rays(error):
+                raise
             reason = str(error).strip().split("\n")[0]
             node = ray.worker.global_worker.node  # None once Ray was shut down
             log = f". Ray's own log is in {node.get_logs_dir_path()}" if node else ""
             raise RayStoppedError(
                 f"Ray stopped ({reason}): the same command goes on from here{log}"
             ) from error
+
+
+def _is_rays(error: Exception) -> bool:
+    """Whether an error is Ray's own."""
+    from ray.tune.error import TuneError
+
+    return isinstance(error, ray.exceptions.RayError | TuneError)
 
 
 def _join_or_start() -> None:

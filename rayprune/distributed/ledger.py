@@ -94,6 +94,7 @@ class _Entry:
     furthest: int = 0
     progressed_at: float = 0.0
     longest_epoch_s: float | None = None
+    last_epoch_s: float | None = None
     not_before: float = 0.0
     path: int = 0
     """Epochs of the longest way from the beginning of this stage to the end of a trial."""
@@ -290,7 +291,8 @@ class Ledger:
             entry.furthest = done
             entry.deaths.clear()
         now = self.clock()
-        entry.longest_epoch_s = max(entry.longest_epoch_s or 0.0, now - entry.progressed_at)
+        entry.last_epoch_s = now - entry.progressed_at
+        entry.longest_epoch_s = max(entry.longest_epoch_s or 0.0, entry.last_epoch_s)
         entry.progressed_at = now
         entry.history = tuple(history)
         self._becomes(entry, StageProgress("running", done, history[-1], images_per_second))
@@ -504,8 +506,9 @@ class Ledger:
     def _ends_soon(self, entry: _Entry) -> bool:
         """Whether a stage that runs ends within the time that a slot takes to start."""
         left = entry.stage.epochs - entry.progress.epochs_done
-        longest = entry.longest_epoch_s
-        return left == 0 or (longest is not None and left * longest <= AHEAD_S)
+        # The last one: the first also reads the data, and may take many times as long.
+        epoch_s = entry.last_epoch_s
+        return left == 0 or (epoch_s is not None and left * epoch_s <= AHEAD_S)
 
     def _follows(self, entry: _Entry, done: Collection[str]) -> bool:
         """Whether a stage is ready once these are done."""

@@ -58,8 +58,14 @@ class _Slot:
 class SlotPool:
     """The slots of a study, as the driver sees them; `look` brings them in line with the work."""
 
-    def __init__(self, place: Place, scaling: Scaling, most: int | None) -> None:
-        """At most `most` slots; without a number, as many as the work wants."""
+    def __init__(
+        self, place: Place, scaling: Scaling, most: int | None, only_node: str | None = None
+    ) -> None:
+        """At most `most` slots; without a number, as many as the work wants.
+
+        A cluster of one node needs no demand to say where slots will be: what holds them starts at
+        once.
+        """
         self._place, self._scaling, self._most = place, scaling, most
         self._numbers = count()
         self._wanted: list[_Wanted] = []
@@ -67,6 +73,8 @@ class SlotPool:
         self._actors: dict[str, Any] = {}
         self._joined: set[int] = set()
         self._failed_starts = 0
+        if only_node is not None:
+            self._actor_on(only_node)
 
     def look(self) -> None:
         """Start what the work wants and the cluster holds; see what has ended."""
@@ -155,17 +163,19 @@ class SlotPool:
             self._start(node, wanted.tag)
 
     def _start(self, node: str, tag: int) -> None:
-        actor = self._actors.get(node)
-        if actor is None:
+        number = next(self._numbers)
+        run = self._actor_on(node).run.remote(number, tag, self._place, self._scaling)
+        self._slots[number] = _Slot(number, tag, node, run, time.monotonic())
+
+    def _actor_on(self, node: str) -> Any:
+        if node not in self._actors:
             slots_of_node: Any = ray.remote(SlotsOfNode)
-            actor = self._actors[node] = slots_of_node.options(
+            self._actors[node] = slots_of_node.options(
                 num_cpus=0,
                 max_concurrency=MAX_SLOTS,
                 scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False),
             ).remote()
-        number = next(self._numbers)
-        run = actor.run.remote(number, tag, self._place, self._scaling)
-        self._slots[number] = _Slot(number, tag, node, run, time.monotonic())
+        return self._actors[node]
 
     def _moving(self) -> list[_Slot]:
         """Slots whose workers are not there yet."""

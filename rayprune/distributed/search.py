@@ -20,7 +20,6 @@ from ray.tune.logger import JsonLoggerCallback
 
 from rayprune.distributed.actor import MAX_WAITING, LedgerActor
 from rayprune.distributed.capacity import num_slots, unmet
-from rayprune.distributed.connection import connected
 from rayprune.distributed.head import ON_HEAD, start
 from rayprune.distributed.place import Place
 from rayprune.distributed.pool import SlotPool
@@ -61,12 +60,15 @@ def search(
     on_progress: Callable[[StudyProgress], None],
     keep: Callable[[pa.Table, Any], Kept],
     options: TuneOptions,
+    *,
+    is_ours: bool,
 ) -> Kept:
     """Run the trials of a study that are not finished; return what `keep` makes of its table.
 
     `on_progress` is called twice a second. The table is written whenever a trial ends, so nothing
     finished is lost; `keep` has the last one, and Tune's ResultGrid, before anything is shut down.
-    Raises ``StorageError`` when the storage cannot be written, ``RayStoppedError``.
+    `is_ours` says that Ray ends with this process's connection, and all that runs there with it.
+    Raises ``StorageError`` when the storage cannot be written.
     """
     study = recorder.study
     recorder.write_study()
@@ -80,44 +82,42 @@ def search(
     # Ray's own files lie on the disk of this machine, so that a storage in trouble is none for
     # them. ResultGrid reads them, and keeps them for as long as it is there.
     ray_folder = TemporaryDirectory(prefix="rayprune-", ignore_cleanup_errors=True)
-    with connected() as is_ours:
-        scaling = study.scaling
-        ledger = start(
-            LedgerActor, study.name, recorder.storage, scaling, max_concurrency=MAX_WAITING
-        )
-        token = write_token(recorder.folder)
-        place = Place(ledger, recorder.storage, recorder.folder, study.name, token, ray_folder.name)
-        held = num_slots(scaling, ray.nodes())
-        # A Ray that was started here cannot grow; elsewhere an autoscaler may bring what is asked.
-        is_fixed = is_ours and not os.environ.get("RAY_ADDRESS")
-        most = scaling.slots or (held if is_fixed else None)
-        trackers = make_trackers(study, recorder.folder, ray_folder.name)
-        plan = _TunePlan(recorder, place, options, trackers, num_slots=scaling.slots or held)
-        pool = SlotPool(place, scaling, most)
-        progress = ProgressLog(recorder.found, recorder.stopped)
-        watch = _Watch(plan, pool, progress, on_progress)
+    scaling = study.scaling
+    ledger = start(LedgerActor, study.name, recorder.storage, scaling, max_concurrency=MAX_WAITING)
+    token = write_token(recorder.folder)
+    place = Place(ledger, recorder.storage, recorder.folder, study.name, token, ray_folder.name)
+    nodes = ray.nodes()
+    held = num_slots(scaling, nodes)
+    # A Ray that was started here cannot grow; elsewhere an autoscaler may bring what is asked.
+    is_fixed = is_ours and not os.environ.get("RAY_ADDRESS")
+    most = scaling.slots or (held if is_fixed else None)
+    pool = SlotPool(place, scaling, most, only_node=nodes[0]["NodeID"] if is_fixed else None)
+    trackers = make_trackers(study, recorder.folder, ray_folder.name)
+    plan = _TunePlan(recorder, place, options, trackers, num_slots=scaling.slots or held)
+    progress = ProgressLog(recorder.found, recorder.stopped)
+    watch = _Watch(plan, pool, progress, on_progress)
+    watch()
+    try:
+        with _repeated(pool.look), _repeated(watch):
+            if plan.is_submitted:  # processes that start at once slow each other down
+                ray.wait([ledger.first_epoch_done.remote()], timeout=FIRST_S)
+            grid = plan.tuner(progress, pool).fit()
+            ray.get(ledger.close.remote())
         watch()
-        try:
-            with _repeated(pool.look), _repeated(watch):
-                if plan.is_submitted:  # processes that start at once slow each other down
-                    ray.wait([ledger.first_epoch_done.remote()], timeout=FIRST_S)
-                grid = plan.tuner(progress, pool).fit()
-                ray.get(ledger.close.remote())
-            watch()
-            watch()  # who was given up shows from the second time on: finished counts more
-            weakref.finalize(grid, ray_folder.cleanup)
-            table = recorder.write(progress.progress)
-            kept = keep(table, grid)
-            best = Comparison.from_table(table).best
-            finish_trackers(trackers, recorder.folder, None if best is None else best["trial"])
-        except BaseException:
-            recorder.write(progress.progress)  # what is unfinished now says so
-            if not is_ours:
-                pool.kill()
-            raise
+        watch()  # who was given up shows from the second time on: finished counts more
+        weakref.finalize(grid, ray_folder.cleanup)
+        table = recorder.write(progress.progress)
+        kept = keep(table, grid)
+        best = Comparison.from_table(table).best
+        finish_trackers(trackers, recorder.folder, None if best is None else best["trial"])
+    except BaseException:
+        recorder.write(progress.progress)  # what is unfinished now says so
         if not is_ours:
-            pool.end()
-        return kept
+            pool.kill()
+        raise
+    if not is_ours:
+        pool.end()
+    return kept
 
 
 class _TunePlan:

@@ -1,8 +1,8 @@
 """Slots: long-lived Ray Train worker groups that run stage after stage.
 
-Starting a Ray Train run costs seconds, so it is paid once a slot and not once a trial. The runs
-live in actors, one on each node, beside their workers: the driver can always end, and the head
-carries none of them.
+Starting a Ray Train run costs seconds, so it is paid once a slot and not once a trial. The runs'
+controllers live in actors, one on each node, beside their workers: the driver can always end, and
+the head carries none of them.
 """
 
 from __future__ import annotations
@@ -12,11 +12,12 @@ import time
 from typing import Any
 
 import ray
-from ray.train.backend import Backend, BackendConfig
+import ray.train
 
 from rayprune.config import Scaling
 from rayprune.distributed.groups import remove_groups
 from rayprune.distributed.place import Place
+from rayprune.distributed.trainer import OwnGroup, SlotTrainer
 from rayprune.results.faults import reach
 from rayprune.results.storage import StorageError
 
@@ -63,23 +64,6 @@ class SlotsOfNode:
                 time.sleep(starts)
 
 
-class OwnGroup(BackendConfig):
-    """Ray Train without torch outside of the workers, which make their process group themselves.
-
-    So its controller, a process for each slot, needs a fraction of the memory and of the time.
-    """
-
-    backend: str = ""
-
-    @property
-    def backend_cls(self) -> type[Backend]:
-        return _OwnGroupBackend
-
-
-class _OwnGroupBackend(Backend):
-    share_cuda_visible_devices = True  # as Ray Train does for torch
-
-
 def resources_of(scaling: Scaling, tag: int) -> dict[str, float]:
     """What a worker of a slot asks for."""
     resources: dict[str, float] = {"CPU": scaling.cpus_per_worker, "memory": tag}
@@ -92,17 +76,14 @@ def resources_of(scaling: Scaling, tag: int) -> dict[str, float]:
 
 def _fit(slot: int, tag: int, place: Place, scaling: Scaling) -> None:
     """Serve the ledger until it says stop. Raises what Ray Train raises when the workers die."""
-    import ray.train.torch
-
     # Train V2's, of which type checkers do not know.
     failing: Any = ray.train.FailureConfig
     scaled: Any = ray.train.ScalingConfig
-    group: Any = OwnGroup()
     config = {"slot": slot, "tag": tag, "place": place, "threads": scaling.cpus_per_worker}
-    trainer = ray.train.torch.TorchTrainer(
+    trainer = SlotTrainer(
         _train_function,
         train_loop_config=config,
-        torch_config=group,
+        backend_config=OwnGroup(),
         scaling_config=scaled(
             num_workers=scaling.workers,
             use_gpu=scaling.gpus_per_worker > 0,
