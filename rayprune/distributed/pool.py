@@ -36,14 +36,6 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class _Wanted:
-    """Room for one slot's workers, asked for or had."""
-
-    group: PlacementGroup
-    tag: int
-
-
-@dataclass(frozen=True)
 class _Slot:
     """A slot that was started."""
 
@@ -68,7 +60,9 @@ class SlotPool:
         """
         self._place, self._scaling, self._most = place, scaling, most
         self._numbers = count()
-        self._wanted: list[_Wanted] = []
+        self._wanted: list[PlacementGroup] = []
+        """Room for a slot's workers each, asked for or had; untagged, as an autoscaler may not know
+        how much memory its nodes will have."""
         self._slots: dict[int, _Slot] = {}
         self._actors: dict[str, Any] = {}
         self._joined: set[int] = set()
@@ -102,8 +96,8 @@ class SlotPool:
         """End the slots at once; what they ran goes on from its last epoch some other time."""
         for actor in self._actors.values():
             ray.kill(actor)
-        for wanted in self._wanted:
-            remove_placement_group(wanted.group)
+        for group in self._wanted:
+            remove_placement_group(group)
         for slot in self._slots.values():
             remove_groups(slot.tag)
 
@@ -146,24 +140,24 @@ class SlotPool:
         What still waits for room is asked for again later: it would take the room that a slot moves
         into.
         """
-        placed = _nodes_of([wanted.group for wanted in self._wanted])
+        placed = _nodes_of(self._wanted)
         busy = {slot.node for slot in self._moving()}
         ready = {}
-        for wanted in self._wanted:
-            node = placed.get(wanted.group.id.hex())
+        for group in self._wanted:
+            node = placed.get(group.id.hex())
             if node is not None and node not in busy:
-                ready[node] = wanted
+                ready[node] = group
                 busy.add(node)
         if not ready:
             return
-        for wanted in [w for w in self._wanted if w.group.id.hex() not in placed]:
-            self._drop(wanted)
-        for node, wanted in ready.items():
-            self._drop(wanted)
-            self._start(node, wanted.tag)
+        for group in [group for group in self._wanted if group.id.hex() not in placed]:
+            self._drop(group)
+        for node, group in ready.items():
+            self._drop(group)
+            self._start(node)
 
-    def _start(self, node: str, tag: int) -> None:
-        number = next(self._numbers)
+    def _start(self, node: str) -> None:
+        number, tag = next(self._numbers), make_tag()
         run = self._actor_on(node).run.remote(number, tag, self._place, self._scaling)
         self._slots[number] = _Slot(number, tag, node, run, time.monotonic())
 
@@ -190,24 +184,23 @@ class SlotPool:
         """Ask for room for as many slots as are useful, and no more."""
         most = useful if self._most is None else min(useful, self._most)
         lacking = most - len(self._slots) - len(self._wanted)
-        for wanted in self._wanted[: max(0, -lacking)]:
-            self._drop(wanted)
+        for group in self._wanted[: max(0, -lacking)]:
+            self._drop(group)
         if self._moving():
             return  # it would get the room that they move into
         for _ in range(min(lacking, MAX_WAITING - len(self._wanted))):
             self._wanted.append(self._want())
 
-    def _want(self) -> _Wanted:
-        scaling, tag = self._scaling, make_tag()
-        group = placement_group(
-            [resources_of(scaling, tag)] * scaling.workers,
+    def _want(self) -> PlacementGroup:
+        scaling = self._scaling
+        return placement_group(
+            [resources_of(scaling)] * scaling.workers,
             bundle_label_selector=[scaling.labels] * scaling.workers if scaling.labels else None,
         )
-        return _Wanted(group, tag)
 
-    def _drop(self, wanted: _Wanted) -> None:
-        self._wanted.remove(wanted)
-        remove_placement_group(wanted.group)
+    def _drop(self, group: PlacementGroup) -> None:
+        self._wanted.remove(group)
+        remove_placement_group(group)
 
 
 def _nodes_of(groups: Collection[PlacementGroup]) -> Mapping[str, str]:

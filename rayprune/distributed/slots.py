@@ -64,9 +64,9 @@ class SlotsOfNode:
                 time.sleep(starts)
 
 
-def resources_of(scaling: Scaling, tag: int) -> dict[str, float]:
+def resources_of(scaling: Scaling) -> dict[str, float]:
     """What a worker of a slot asks for."""
-    resources: dict[str, float] = {"CPU": scaling.cpus_per_worker, "memory": tag}
+    resources: dict[str, float] = {"CPU": scaling.cpus_per_worker}
     if scaling.gpus_per_worker:
         resources["GPU"] = scaling.gpus_per_worker
     if scaling.accelerator_type:  # as Ray Train does it
@@ -87,7 +87,7 @@ def _fit(slot: int, tag: int, place: Place, scaling: Scaling) -> None:
         scaling_config=scaled(
             num_workers=scaling.workers,
             use_gpu=scaling.gpus_per_worker > 0,
-            resources_per_worker=resources_of(scaling, tag),
+            resources_per_worker={**resources_of(scaling), "memory": tag},
             label_selector=scaling.labels or None,
         ),
         run_config=ray.train.RunConfig(

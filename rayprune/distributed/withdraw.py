@@ -52,6 +52,12 @@ class Withdraw(tune.Callback):
         reason = "its Ray Tune process died again and again; start the study again"
         self._withdraw(trial, "unfinished", reason)
 
+    def on_experiment_end(self, trials: list[Any], **info: Any) -> None:
+        """ResultGrid counts what failed by its status; its process, which ended well, is reused."""
+        for trial in trials:
+            if FAILED in (trial.last_result or {}):
+                trial.set_status("ERROR")
+
     def _withdraw(self, trial: Any, status: Status, reason: str) -> None:
         """A trial that finished or failed did so: that counts, and not what is said here."""
         name = trial.config["trial"]

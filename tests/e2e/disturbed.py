@@ -53,7 +53,9 @@ class Driver:
 
     _numbers = itertools.count()
 
-    def __init__(self, file, *options, faults=(), launcher=("-m",), **environment):
+    def __init__(
+        self, file, *options, faults=(), launcher=("-m",), program="rayprune.tune", **environment
+    ):
         number = next(self._numbers)
         self.mark = f"{file}-{number}"
         self._output = file.with_suffix(f".{number}.log")
@@ -61,7 +63,7 @@ class Driver:
         environment |= {MARK: self.mark, VARIABLE: json.dumps(list(faults))}
         with self._output.open("w") as output:
             self.process = subprocess.Popen(
-                [sys.executable, *launcher, "rayprune.tune", str(file), *options],
+                [sys.executable, *launcher, *filter(None, [program]), str(file), *options],
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 env=environment,

@@ -58,9 +58,8 @@ class Nodes:
         port, client = free_ports(2)
         self.address = f"127.0.0.1:{port}"
         head = ["--head", "--include-dashboard=false", f"--temp-dir={ray_folder}"]
-        self.head = self._start(
-            [*head, f"--port={port}", f"--ray-client-server-port={client}", "--num-cpus=0"]
-        )
+        head += [f"--port={port}", f"--ray-client-server-port={client}", "--num-cpus=0"]
+        self.head = self._start([*head, *self._head_options(port)], **self._head_environment())
 
     @property
     def workers(self) -> list[Node]:
@@ -83,15 +82,23 @@ class Nodes:
         for node in self._nodes:
             node.lose()
 
-    def _start(self, options: list[str], inside: str = "") -> Node:
+    def _head_options(self, port: int) -> list[str]:
+        return []
+
+    def _head_environment(self) -> dict[str, str]:
+        return {}
+
+    def _start(self, options: list[str], inside: str = "", **environment: str) -> Node:
         for _ in range(STARTS):
-            node = self._try_to_start(options, inside)
+            node = self._try_to_start(options, inside, environment)
             if node is not None:
                 return node
         log = self._folder / f"node-{len(self._nodes)}.log"
         raise AssertionError(f"the node did not start:\n{log.read_text()}")
 
-    def _try_to_start(self, options: list[str], inside: str) -> Node | None:
+    def _try_to_start(
+        self, options: list[str], inside: str, environment: dict[str, str]
+    ) -> Node | None:
         """None where Ray gave up: it gives its processes 30 s, and a busy machine needs more."""
         mark = f"{self._folder}/node-{len(self._nodes)}"
         command = [
@@ -101,7 +108,8 @@ class Nodes:
         ]
         if inside:
             command = ["unshare", "--mount", "sh", "-ec", f'{inside}; exec "$@"', "sh", *command]
-        environment, log = self._environment | {MARK: mark}, Path(f"{mark}.log")
+        environment = self._environment | environment | {MARK: mark}
+        log = Path(f"{mark}.log")
         with log.open("w") as file:
             process = subprocess.Popen(
                 command, env=environment, stdout=file, stderr=subprocess.STDOUT
@@ -119,13 +127,13 @@ class Nodes:
 
 
 @contextmanager
-def ray_nodes(folder: Path):
+def ray_nodes(folder: Path, kind: type[Nodes] = Nodes):
     """A cluster whose logs are in `folder`; ends with the context."""
     # Ray's sockets lie below it, and a socket's path holds about a hundred characters.
     ray_folder = Path(tempfile.mkdtemp(prefix="ray"))
     nodes = None
     try:
-        nodes = Nodes(folder, ray_folder)
+        nodes = kind(folder, ray_folder)
         yield nodes
     finally:
         if nodes is not None:
