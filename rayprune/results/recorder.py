@@ -194,9 +194,9 @@ def _read_earlier(
 ) -> Earlier:
     earlier = read_earlier(folder)
     try:
-        check_same(folder, earlier.begun_study, study, trials)
+        check_same(folder, earlier.study, study, trials)
     except ConfigError:
-        if not force:
+        if not force and earlier.begun_study is not None:
             raise
         return Earlier(stopped=earlier.stopped)
     return earlier
