@@ -98,7 +98,7 @@ class Results:
 
     @property
     def trials(self) -> tuple[TrialStatus, ...]:
-        """How every trial stands: finished, failed, stopped or unfinished, and why."""
+        """How every trial stands and why: finished, failed, infeasible, stopped or unfinished."""
         return self.comparison.statuses
 
     @property

@@ -84,7 +84,7 @@ class ProgressView:
         for note in progress.notes:
             self._print(f"[{now - self._started:5.0f} s] {note}")
         changed = self._statuses.update(progress)
-        if len(changed) == len(self._trials) and not progress.executed_epochs:
+        if len(changed) == self._num_trials and not progress.executed_epochs:
             self._announce_all()
         for trial in changed:
             self._announce(trial, progress)
@@ -212,5 +212,7 @@ class ProgressView:
 def describe(values: Mapping[str, object]) -> str:
     """The searched values on one line, without the common part of their paths."""
     return " ".join(
-        f"{path.rsplit('.', 1)[-1]}={value}" for path, value in values.items() if value is not None
+        f"{path.rsplit('.', 1)[-1]}={f'{value:.4g}' if isinstance(value, float) else value}"
+        for path, value in values.items()
+        if value is not None
     )

@@ -18,7 +18,12 @@ from rayprune.results.storage import StorageError, modified
 
 GAP = 2  # spaces between columns
 LEAST_WIDTH = 12  # letters of a setting's name in a line
-STYLES: dict[Status, str] = {"failed": "red", "stopped": "", "unfinished": "yellow"}
+STYLES: dict[Status, str] = {
+    "failed": "red",
+    "infeasible": "",
+    "stopped": "",
+    "unfinished": "yellow",
+}
 
 
 def print_summary(console: Console, comparison: Comparison) -> None:

@@ -60,6 +60,28 @@ class _Group:
     """None for a trial that failed."""
 
 
+@dataclass
+class KnownPoint:
+    """A point that an earlier start proposed, and its trials."""
+
+    point: Point
+    trials: dict[int | None, TrialPlan] = field(default_factory=dict)
+    """Seed -> trial."""
+
+
+def known_points(known: Sequence[tuple[Proposal, TrialPlan]]) -> list[KnownPoint]:
+    """The points of these proposals, in their order; one that was proposed twice is there twice."""
+    points: list[KnownPoint] = []
+    for proposal, trial in known:
+        lacking = (p for p in points if p.point == proposal.point and proposal.seed not in p.trials)
+        point = next(lacking, None)
+        if point is None:
+            point = KnownPoint(proposal.point)
+            points.append(point)
+        point.trials[proposal.seed] = trial
+    return points
+
+
 class Searched(Trials):
     """Trials of the points that a searcher proposes; what earlier starts proposed comes first."""
 
@@ -67,16 +89,18 @@ class Searched(Trials):
         self,
         searcher: Searcher,
         search: Search,
-        known: Sequence[tuple[Proposal, TrialPlan]],
+        known: Sequence[KnownPoint],
         propose: Callable[[Point, int | None], TrialPlan],
     ) -> None:
         """`searcher` proposes the `known` points first, in any order; `propose` makes trials."""
         super().__init__()
-        self._searcher, self._search, self._known, self._propose = searcher, search, known, propose
-        points = {repr(sorted(proposal.point.items())) for proposal, _ in known}
-        self._points_left = max(search.num_samples, len(points))
+        self._searcher, self._search, self._propose = searcher, search, propose
+        self._known = list(known)
+        self._points_left = max(search.num_samples, len(known))
         self._next: list[tuple[_Group, TrialPlan]] = []
         self._groups: dict[str, _Group] = {}
+        self._worst: dict[str, float] = {}
+        self._without_result: list[str] = []
 
     def suggest(self, trial_id: str) -> Any:
         if not self._next:
@@ -110,11 +134,28 @@ class Searched(Trials):
         if group.left:
             return
         good = [each for each in group.results if each is not None]
-        if len(good) < len(group.results):
-            self._searcher.on_trial_complete(group.first, None, error=True)
-            return
-        means = {goal: statistics.fmean(each[goal] for each in good) for goal in goals}
-        self._searcher.on_trial_complete(group.first, {**result, **means})
+        if len(good) == len(group.results):
+            means = {goal: statistics.fmean(each[goal] for each in good) for goal in goals}
+            self._searcher.on_trial_complete(group.first, {**result, **means})
+            self._note_worst(means)
+        else:
+            self._without_result.append(group.first)
+        self._tell_of_failures()
+
+    def _note_worst(self, means: Mapping[str, float]) -> None:
+        is_within = self._search.within_dense is not None
+        modes = ("max",) if is_within else self._search.modes
+        for goal, mode in zip(self._goals, modes, strict=True):
+            worse = min if mode == "max" else max
+            self._worst[goal] = worse(means[goal], self._worst.get(goal, means[goal]))
+
+    def _tell_of_failures(self) -> None:
+        """A point without a result is as bad as the worst: searchers learn nothing from an error.
+
+        Told as one, it would be proposed again and again.
+        """
+        while self._worst and self._without_result:
+            self._searcher.on_trial_complete(self._without_result.pop(), dict(self._worst))
 
     @property
     def _goals(self) -> Sequence[str]:
@@ -122,10 +163,13 @@ class Searched(Trials):
 
     def _trials_of(self, point: Point) -> list[TrialPlan]:
         """The trials of a point, one for each seed: those that there are, and new ones."""
-        known = {p.seed: trial for p, trial in self._known if _is_same(p.point, point)}
-        exact = next((p.point for p, _ in self._known if _is_same(p.point, point)), point)
+        known = next((p for p in self._known if _is_same(p.point, point)), None)
+        if known is None:
+            known = KnownPoint(point)
+        else:
+            self._known.remove(known)
         seeds: Sequence[int | None] = self._search.seeds or (None,)
-        return [known.get(seed) or self._propose(exact, seed) for seed in seeds]
+        return [known.trials.get(seed) or self._propose(known.point, seed) for seed in seeds]
 
 
 def _config(trial: TrialPlan) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from rayprune.distributed.capacity import num_slots, unmet
 from rayprune.distributed.head import ON_HEAD, start
 from rayprune.distributed.place import Place
 from rayprune.distributed.pool import SlotPool
-from rayprune.distributed.proposals import Listed, Searched, Trials
+from rayprune.distributed.proposals import Listed, Searched, Trials, known_points
 from rayprune.distributed.searchers import make_scheduler, make_searcher
 from rayprune.distributed.shared import write_token
 from rayprune.distributed.tracking import finish_trackers, make_trackers
@@ -192,9 +192,8 @@ class _TunePlan:
         """
         recorder, search = self.recorder, self._study.search
         if not search.algorithm.is_listed:
-            known = list(zip(recorder.proposals, recorder.trials, strict=True))
-            points = {repr(sorted(p.point.items())): p.point for p in recorder.proposals}
-            searcher = make_searcher(self._study, list(points.values()))
+            known = known_points(list(zip(recorder.proposals, recorder.trials, strict=True)))
+            searcher = make_searcher(self._study, [each.point for each in known])
             return Searched(searcher, search, known, self._propose)
         pending = {trial.name for trial in recorder.pending}
         before = [trial for trial in recorder.trials if trial.name not in pending]

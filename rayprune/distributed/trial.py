@@ -39,7 +39,7 @@ def run_trial(
     name = config["trial"]
     if name in replays:
         for result in replays[name]:
-            tune.report(dict(result))
+            tune.report({**result, IS_FINAL: False})
         return
     trial = _submit(name, ledger)
     reports = _Reports(search)

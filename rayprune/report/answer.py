@@ -24,6 +24,7 @@ from rayprune.results.setting import Mean, Setting
 MOST_NAMES = 8  # of trials that ended alike
 WITHOUT_RESULT: dict[Status, str] = {
     "failed": "failed",
+    "infeasible": "infeasible",
     "stopped": "stopped early",
     "unfinished": "unfinished",
 }

@@ -8,9 +8,10 @@ from typing import Any, Literal
 
 from rayprune.results.record import StageRecord
 
-Status = Literal["finished", "failed", "stopped", "unfinished"]
-"""finished: every stage is done. failed: a stage cannot be done. stopped: early stopping gave the
-trial up. unfinished: neither, so far; a study that was interrupted leaves such trials."""
+Status = Literal["finished", "failed", "infeasible", "stopped", "unfinished"]
+"""finished: every stage is done. failed: a stage cannot be done. infeasible: a searcher's point
+contradicts itself. stopped: a scheduler or a stopper gave the trial up. unfinished: none of these
+so far; a study that was interrupted leaves such trials."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,7 +21,7 @@ class TrialStatus:
     name: str
     status: Status
     reason: str = ""
-    """Why it failed, stopped or is unfinished; empty for a finished trial."""
+    """Why it did not finish; empty for a finished trial."""
     key: str = ""
     """Of the last stage of its plan: names may be given anew as a study grows, keys are not."""
     reported: tuple[Mapping[str, float], ...] = ()

@@ -96,7 +96,7 @@ class Statuses:
     def _status(self, trial: TrialPlan) -> TrialStatus:
         name, last = trial.name, trial.key
         if trial.mistake:
-            return TrialStatus(name=name, status="failed", reason=trial.mistake)
+            return TrialStatus(name=name, status="infeasible", reason=trial.mistake)
         if last in self._over and not self._has_failed(last):
             return TrialStatus(name=name, status="finished", key=last)
         failed = next((s.key for s in trial.plan if self._has_failed(s.key)), None)

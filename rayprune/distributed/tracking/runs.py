@@ -43,10 +43,12 @@ class Runs:
     def of(self, trial: Any) -> TrialRun:
         """The run of one of Tune's trials."""
         values = {field: value for field, value in trial.config.items() if field != "trial"}
-        # Not its name: as a study grows, names are given anew.
-        made_of = [self.folder, self.study.experiment.model_dump(mode="json"), values]
-        content = json.dumps(made_of, sort_keys=True, default=str)
         name = str(trial.config["trial"])
+        # As a study of a list grows, names are given anew; a searcher may propose a point twice.
+        is_listed = self.study.search.algorithm.is_listed
+        experiment = self.study.experiment.model_dump(mode="json")
+        made_of = [self.folder, experiment, values, None if is_listed else name]
+        content = json.dumps(made_of, sort_keys=True, default=str)
         said = [
             f"{field.rsplit('.', 1)[-1]}={value}"
             for field, value in values.items()
@@ -65,6 +67,6 @@ def end_of(last_result: Mapping[str, Any] | None) -> End:
     last = last_result or {}
     if FAILED in last:
         return End(status="FAILED", reason=str(last[FAILED]))
-    if last and not last[IS_FINAL]:
+    if last and not last.get(IS_FINAL):
         return End(status="KILLED", reason="a scheduler or a stopper ended it")
     return End(status="FINISHED")
