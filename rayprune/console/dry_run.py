@@ -122,7 +122,7 @@ def _rules(search: Search) -> Iterator[str]:
         said = ", ".join([f"in {counted}", *_pairs(scheduler.arguments)])
         yield f"stopped early: by {scheduler.name} ({said})"
     for condition in search.where:
-        yield f"condition: {condition}; a trial that breaks it fails, and is learned from"
+        yield f"condition: {condition}; a trial that breaks it is infeasible, and learned from"
 
 
 def _pairs(values: Mapping[str, Any]) -> list[str]:

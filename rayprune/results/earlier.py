@@ -35,7 +35,7 @@ class Earlier:
     study: Study | None = None
     table: pa.Table | None = None
     stopped: Mapping[str, TrialStatus] = field(default_factory=dict)
-    """Key of the last stage -> status of each trial that early stopping gave up."""
+    """Key of the last stage -> status of each trial that a scheduler or a stopper gave up."""
 
     @property
     def begun_study(self) -> Study | None:

@@ -56,7 +56,7 @@ class Recorder:
             self._records |= {record.key: record for record in manifest.records}
         done = {key for key, manifest in manifests.items() if manifest is not None}
         self.stopped = _stopped(self._earlier, study, trials, done)
-        """Name -> status of the trials that early stopping gave up before: they stay stopped."""
+        """Name -> status of the trials that were stopped early before: they stay stopped."""
         over = {t.name for t in trials if t.key in done or t.mistake} | self.stopped.keys()
         self.pending = tuple(trial for trial in trials if trial.name not in over)
         """Trials whose last stage is to be done."""

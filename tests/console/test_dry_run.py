@@ -65,7 +65,7 @@ def test_a_searchers_study_shows_what_is_searched_and_a_trial_of_it():
         "optuna proposes 20 trials",
         "goal: val_accuracy (max)",
         "stopped early: by asha (in epochs of retraining, grace_period=2)",
-        "condition: retrain.epochs < 4; a trial that breaks it fails, and is learned from",
+        "condition: retrain.epochs < 4; a trial that breaks it is infeasible, and learned from",
     ]
     example, numbers = lines[9:]
     found = re.fullmatch(
