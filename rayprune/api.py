@@ -290,29 +290,36 @@ def check(study: Study, trials: Sequence[TrialPlan], *, ray: bool = True) -> Non
 
 def _check_words(study: Study, *, ray: bool) -> None:
     """What needs no library: whether the study can run where it is to run."""
-    search = study.search
     if ray and not _is_connected():
         from rayprune.distributed.scaling import check_scaling
 
         check_scaling(study.scaling)
-    if not ray and search.scheduler is not None:
-        raise ConfigError(
-            "search.scheduler is Ray Tune's, and this study is to run without Ray. Leave it out "
-            "(search.scheduler=null), or run with Ray"
-        )
-    if not ray and not search.algorithm.is_listed:
-        raise ConfigError(
+    mistakes = [] if ray else list(_of_ray(study))
+    if mistakes:
+        raise ConfigError("\n".join(mistakes))
+    if not study.search.algorithm.is_listed:
+        check_space(study)
+
+
+def _of_ray(study: Study) -> Iterator[str]:
+    """What a study that is to run without Ray may not have."""
+    search = study.search
+    if not search.algorithm.is_listed:
+        yield (
             f"search.algorithm {search.algorithm.name} is Ray Tune's, and this study is to run "
             f"without Ray. Write search.algorithm=random, or run with Ray"
         )
-    if not ray and study.tracking:
+    if search.scheduler is not None:
+        yield (
+            "search.scheduler is Ray Tune's, and this study is to run without Ray. Leave it out "
+            "(search.scheduler=null), or run with Ray"
+        )
+    if study.tracking:
         names = ", ".join(tracker.name for tracker in study.tracking)
-        raise ConfigError(
+        yield (
             f"tracking: {names} listens to Ray Tune, and this study is to run without Ray. Leave "
             f"it out (tracking=[]), or run with Ray"
         )
-    if not search.algorithm.is_listed:
-        check_space(study)
 
 
 def _check_parts(study: Study, trials: Sequence[TrialPlan]) -> None:

@@ -38,22 +38,25 @@ def main(arguments: Sequence[str] | None = None, *, prog: str = "python -m raypr
     except ValueError as error:
         return complain(error)
     if options.dry_run:
-        return dry_run(study, force=options.force)
+        return dry_run(study, ray=not options.local, force=options.force)
     command = f"{prog} {shlex.join(arguments)}".strip()
     return run_and_print(study, command, ray=not options.local, force=options.force)
 
 
-def dry_run(study: Study, *, force: bool = False) -> int:
+def dry_run(study: Study, *, ray: bool = True, force: bool = False) -> int:
     """Print trials, stages and epochs; start nothing. Return 0, or 2 for invalid input."""
     from rayprune.api import check, check_folder
     from rayprune.console import open_console
-    from rayprune.console.dry_run import print_plan
+    from rayprune.console.dry_run import print_plan, print_search
     from rayprune.trials import make_trials
 
     try:
         trials = make_trials(study)
-        check(study, trials)
-        print_plan(open_console(), study, trials)
+        check(study, trials, ray=ray)
+        if study.search.algorithm.is_listed:
+            print_plan(open_console(), study, trials)
+        else:
+            print_search(open_console(), study)
         if not force:
             check_folder(study, trials)
     except ValueError as error:

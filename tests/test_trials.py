@@ -8,7 +8,8 @@ import pytest
 from rayprune.config import ConfigError, Study, load_study
 from rayprune.config.load import shipped_studies
 from rayprune.plan import count_epochs
-from rayprune.trials import check_space, make_trial, make_trials
+from rayprune.points import drawn_points
+from rayprune.trials import check_space, make_trial, make_trials, num_proposed
 
 
 def trials_of(**fields):
@@ -396,16 +397,40 @@ def test_a_space_without_a_point_is_told_before_anything_runs(space, search, sai
     assert said in str(caught.value)
 
 
+def heading_of(name):
+    """The comment that a shipped study opens with."""
+    return shipped_studies()[name].read_text().split("experiment:\n")[0].replace(",", "")
+
+
 @pytest.mark.parametrize("name", shipped_studies())
 def test_every_shipped_study_loads_and_opens_with_its_command_and_cost(name):
-    trials = make_trials(load_study(name))
-    heading = shipped_studies()[name].read_text().split("experiment:\n")[0].replace(",", "")
+    study, heading = load_study(name), heading_of(name)
     assert f"python -m rayprune.tune {name}" in heading or name == "quickstart"
-    assert int(re.search(r"Expected: (\d+) trials", heading)[1]) == len(trials)
-    epochs = count_epochs([trial.plan for trial in trials])
-    said = re.search(r"(\d+) epochs instead of (\d+)", heading.split("Expected:")[1])
-    assert [int(number) for number in said.groups()] == [epochs.unique, epochs.naive]
+    number = len(make_trials(study)) or num_proposed(study)
+    assert int(re.search(r"Expected: (\d+) trials", heading)[1]) == number
     assert "Cost:" in heading
+
+
+@pytest.mark.parametrize(
+    "name", [name for name in shipped_studies() if load_study(name).search.algorithm.is_listed]
+)
+def test_a_shipped_study_opens_with_its_epochs(name):
+    epochs = count_epochs([trial.plan for trial in make_trials(load_study(name))])
+    said = re.search(r"(\d+) epochs instead of (\d+)", heading_of(name).split("Expected:")[1])
+    assert [int(number) for number in said.groups()] == [epochs.unique, epochs.naive]
+
+
+def test_the_shipped_search_opens_with_the_epochs_of_its_trials():
+    study, heading = load_study("optuna_asha"), heading_of("optuna_asha")
+    check_space(study)
+    points = drawn_points(study, study.search.space, 200)
+    trials = [make_trial(study, "0", point.values) for point in points]
+    assert not any(trial.mistake for trial in trials)
+    lengths = {sum(stage.epochs for stage in trial.plan) for trial in trials}
+    low, high = map(int, re.search(r"trials of (\d+) to (\d+) epochs", heading).groups())
+    assert (min(lengths), max(lengths)) == (low, high)
+    (dense,) = {trial.plan[0] for trial in trials}
+    assert f"{dense.epochs} epochs for the dense run and at most {high - dense.epochs}" in heading
 
 
 @pytest.mark.parametrize(

@@ -10,11 +10,16 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from rayprune.config import load_study
+from rayprune.config import Experiment, load_study
+from rayprune.plan import make_plan
 from rayprune.results.files import epoch_file
+from rayprune.results.progress import StudyProgress
+from rayprune.results.recorder import Recorder
 from rayprune.results.storage import StorageError, read_bytes
 from rayprune.train import main as train
 from rayprune.training.checkpoint import epochs_done_of
+from rayprune.training.run import run_plan
+from rayprune.training.worker import Worker
 from rayprune.trials import make_trials
 from rayprune.tune import main
 
@@ -82,11 +87,6 @@ def test_dry_run_shows_what_is_shared_and_starts_nothing(tmp_path, capsys, monke
 
 
 def test_dry_run_knows_what_was_finished_before(small, tmp_path, capsys):
-    from rayprune.config import Experiment
-    from rayprune.plan import make_plan
-    from rayprune.training.run import run_plan
-    from rayprune.training.worker import Worker
-
     storage = str(tmp_path / "storage")
     experiment = Experiment.model_validate(small)
     run_plan(experiment, make_plan(experiment), Worker(), storage)
@@ -147,10 +147,66 @@ def test_an_empty_study_says_that_it_is_empty(tmp_path, capsys):
     assert "empty" in capsys.readouterr().err
 
 
-def test_without_ray_early_stopping_is_a_mistake(tmp_path, capsys):
-    words = ["search.scheduler=asha", f"storage={tmp_path}"]
-    assert main([*words, "--local"]) == 2
-    assert "search.scheduler is Ray Tune's" in capsys.readouterr().err
+@pytest.fixture
+def searched(small, tmp_path):
+    """The file of a study whose points Optuna proposes."""
+    file = tmp_path / "searched.yaml"
+    space = {"retrain.epochs": {"integers": [1, 2]}}
+    search = {"algorithm": "optuna", "num_samples": 3, "space": space}
+    fields = {"experiment": small, "search": search, "storage": str(tmp_path)}
+    file.write_text(yaml.safe_dump(fields))
+    return str(file)
+
+
+def finish_one_trial(file):
+    """As an earlier start would have, on Ray."""
+    study = load_study(file)
+    recorder = Recorder(study, ())
+    recorder.write_study()
+    trial = recorder.propose({"retrain.epochs": 1}, None)
+    run_plan(trial.experiment, trial.plan, Worker(), recorder.storage)
+    Recorder(study, ()).write(StudyProgress({}))
+
+
+@pytest.mark.parametrize("ways", [["--local"], ["--local", "--dry-run"]], ids=["run", "dry run"])
+def test_without_ray_what_is_ray_tunes_is_a_mistake(ways, searched, tmp_path, capsys):
+    words = [searched, "search.scheduler=asha", "tracking=[mlflow]"]
+    assert main([*words, *ways]) == 2
+    said = capsys.readouterr()
+    fields = [line.split()[1] for line in said.err.splitlines()]
+    assert fields == ["search.algorithm", "search.scheduler", "tracking:"], "all, with a remedy"
+    assert said.out == ""
+    words = ["search.algorithm=random", "search.scheduler=null", "tracking=[]"]
+    assert main([searched, *words, "--local", "--dry-run"]) == 0
+    assert "2 trials" in capsys.readouterr().out, "the space has no third"
+
+
+def test_one_experiment_of_a_searchers_study_is_run_without_its_search(searched, capsys):
+    assert train([searched, "--local", "name=one"]) == 0
+    assert "5 epochs run" in capsys.readouterr().out
+
+
+def test_dry_run_of_a_search_says_what_it_goes_on_with(searched, capsys):
+    assert main([searched, "--dry-run"]) == 0
+    said = capsys.readouterr().out
+    assert "optuna proposes 3 trials\n" in said and "trials drawn at random can be run" in said
+    finish_one_trial(searched)
+    for words in ([], ["search.num_samples=5"], ["search.seeds=[0, 1]"]):
+        assert main([searched, "--dry-run", *words]) == 0
+        assert ", 1 of them before this start" in capsys.readouterr().out
+    other = [searched, "--dry-run", "search.space.retrain.epochs={integers: [1, 4]}"]
+    assert main(other) == 2
+    first, differs, last = capsys.readouterr().err.splitlines()
+    assert first.startswith("error: study searched in ")
+    assert differs.endswith("search.space.retrain.epochs.integers: [1, 2] there, [1, 4] here")
+    assert "--force" in last
+    assert main([*other, "--force"]) == 0
+
+
+def test_a_search_without_a_point_is_told_before_anything_starts(searched, capsys):
+    for way in ([], ["--dry-run"]):
+        assert main([searched, *way, "search.where=['retrain.epochs > 2']"]) == 2
+        assert "excludes every point of the space" in capsys.readouterr().err
 
 
 def test_a_study_runs_without_ray_and_a_second_start_runs_nothing(two, tmp_path):

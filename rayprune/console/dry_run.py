@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
-from rayprune.config import Study
+from rayprune.config import Dimension, Search, Study
 from rayprune.plan import Stage, count_epochs
-from rayprune.results.files import default_storage
+from rayprune.points import drawn_points, options_of
+from rayprune.results.files import default_storage, study_folder
+from rayprune.results.proposed import read_proposals
 from rayprune.results.stages import finished_records
-from rayprune.trials import TrialPlan
+from rayprune.trials import TrialPlan, make_trial, num_proposed
+
+MAX_DRAWN = 100  # trials for the numbers about a search: each takes a millisecond
 
 
 def print_plan(console: Console, study: Study, trials: Sequence[TrialPlan]) -> None:
@@ -20,13 +27,10 @@ def print_plan(console: Console, study: Study, trials: Sequence[TrialPlan]) -> N
     wanted = [stage for trial in trials for stage in trial.plan]
     unique = {stage.key: stage for stage in wanted}
     done = {key for key in unique if finished_records(storage, key) is not None}
-    table = Table(box=None, pad_edge=False)
-    for heading in ("trial", *trials[0].values, "stages: epochs and sparsity"):
-        table.add_column(heading, overflow="fold")
+    table = _table("trial", *trials[0].values, "stages: epochs and sparsity")
     seen: set[str] = set(done)
     for trial in trials:
-        stages = " → ".join(_describe(stage, shared=stage.key in seen) for stage in trial.plan)
-        table.add_row(trial.name, *map(str, trial.values.values()), stages)
+        table.add_row(trial.name, *map(str, trial.values.values()), _stages(trial, seen))
         seen |= {stage.key for stage in trial.plan}
     console.print(table)
     epochs = count_epochs(trial.plan for trial in trials)
@@ -41,6 +45,28 @@ def print_plan(console: Console, study: Study, trials: Sequence[TrialPlan]) -> N
     )
 
 
+def print_search(console: Console, study: Study) -> None:
+    """What a searcher proposes from, how many trials and by which goal, and what trials take.
+
+    Its points are not known before it runs: what is said about trials is said of points that are
+    drawn at random.
+    """
+    console.print(_dimensions(study.search))
+    for sentence in (_proposed(study), *_rules(study.search), *_of_drawn(study)):
+        console.print(Text(sentence))
+
+
+def _table(*headings: str) -> Table:
+    table = Table(box=None, pad_edge=False)
+    for heading in headings:
+        table.add_column(heading, overflow="fold")
+    return table
+
+
+def _stages(trial: TrialPlan, seen: set[str]) -> str:
+    return " → ".join(_describe(stage, shared=stage.key in seen) for stage in trial.plan)
+
+
 def _describe(stage: Stage, *, shared: bool) -> str:
     if stage.is_dense:
         what = "dense to epoch" if stage.part_of else "dense"
@@ -50,3 +76,100 @@ def _describe(stage: Stage, *, shared: bool) -> str:
         rewound = ", rewound" if weights != stage.inputs.masks else ""
         text = f"{stage.sparsity:.1%}{rewound} {stage.schedule} {stage.epochs}"
     return f"({text})" if shared else text
+
+
+def _dimensions(search: Search) -> Table:
+    """A line for each dimension: its values, and when it is set."""
+    has_conditions = any(dimension.when is not None for dimension in search.space.values())
+    table = _table("searched", "values", *(["only where"] if has_conditions else []))
+    for name, dimension in search.space.items():
+        cells = [name, _values(dimension), *([dimension.when or ""] if has_conditions else [])]
+        table.add_row(*map(Text, cells))
+    return table
+
+
+def _values(dimension: Dimension) -> str:
+    if dimension.equals is not None:
+        return f"= {dimension.equals}"
+    if options := options_of(dimension):
+        return ", ".join(map(str, options))
+    span = dimension.uniform or dimension.log_uniform or dimension.integers
+    assert span is not None
+    low, high = span
+    kind = ", logarithmic" if dimension.log_uniform else ""
+    return f"{low:g} to {high:g}{', whole' if dimension.integers else kind}"
+
+
+def _proposed(study: Study) -> str:
+    search, number = study.search, num_proposed(study)
+    seeds = len(search.seeds)
+    points = f" ({search.num_samples} points with {seeds} seeds each)" if seeds > 1 else ""
+    text = f"{search.algorithm.name} proposes {number} trials{points}"
+    before = len(read_proposals(study_folder(default_storage(study), study.name)))
+    return f"{text}, {before} of them before this start" if before else text
+
+
+def _rules(search: Search) -> Iterator[str]:
+    """What is compared, and what is stopped or excluded."""
+    if search.within_dense is not None:
+        yield f"goal: the sparsest that loses at most {search.within_dense:g} of {search.metric}"
+    else:
+        goals = zip(search.metrics, search.modes, strict=True)
+        yield f"goal: {', '.join(f'{metric} ({mode})' for metric, mode in goals)}"
+    if search.scheduler is not None:
+        scheduler, unit = search.scheduler, search.scheduler.unit
+        counted = "epochs of retraining" if unit == "epochs" else unit
+        said = ", ".join([f"in {counted}", *_pairs(scheduler.arguments)])
+        yield f"stopped early: by {scheduler.name} ({said})"
+    for condition in search.where:
+        yield f"condition: {condition}; a trial that breaks it is infeasible, and learned from"
+
+
+def _pairs(values: Mapping[str, Any]) -> list[str]:
+    """Names with their values, numbers in four digits; what is not set is left out."""
+    return [
+        f"{name}={value:.4g}" if isinstance(value, float) else f"{name}={value}"
+        for name, value in values.items()
+        if value is not None
+    ]
+
+
+def _of_drawn(study: Study) -> Iterator[str]:
+    """What trials take, of points drawn at random; the first that can be run as an example."""
+    drawn = _drawn(study)
+    good = [trial for trial in drawn if not trial.mistake]
+    example = next(iter(good), None) or _example(study)
+    yield f"for example: {', '.join(_pairs(example.values))}: {_stages(example, set())}"
+    yield f"{len(good)} of {len(drawn)} trials drawn at random can be run{_epochs(good)}"
+
+
+def _epochs(trials: Sequence[TrialPlan]) -> str:
+    """What trials that run to their end take."""
+    if not trials:
+        return ""
+    lengths = [sum(stage.epochs for stage in trial.plan) for trial in trials]
+    each = f"{min(lengths)} to {max(lengths)}" if len({*lengths}) > 1 else f"{lengths[0]}"
+    epochs = count_epochs(trial.plan for trial in trials)
+    return (
+        f": {each} epochs each, {epochs.unique} unique ones in all; "
+        f"separate runs would take {epochs.naive}"
+    )
+
+
+def _drawn(study: Study) -> list[TrialPlan]:
+    """As many trials as are proposed, with those that `search.where` excludes.
+
+    So do searchers begin: they know nothing of it.
+    """
+    free = study.model_copy(update={"search": study.search.model_copy(update={"where": ()})})
+    seeds = [{"seed": seed} for seed in study.search.seeds] or [{}]
+    number = min(study.search.num_samples, max(1, MAX_DRAWN // len(seeds)))
+    points = drawn_points(free, study.search.space, number)
+    return [make_trial(study, "", {**p.values, **seed}) for p in points for seed in seeds]
+
+
+def _example(study: Study) -> TrialPlan:
+    """Where `search.where` excludes nearly all."""
+    points = drawn_points(study, study.search.space, MAX_DRAWN)
+    trials = (make_trial(study, "", point.values) for point in points)
+    return next(islice((trial for trial in trials if not trial.mistake), 1))

@@ -35,7 +35,7 @@ class Earlier:
     study: Study | None = None
     table: pa.Table | None = None
     stopped: Mapping[str, TrialStatus] = field(default_factory=dict)
-    """Key of the last stage -> status of each trial that early stopping gave up."""
+    """Key of the last stage -> status of each trial that a scheduler or a stopper gave up."""
 
     @property
     def begun_study(self) -> Study | None:
@@ -78,7 +78,7 @@ def check_same(
     """
     if earlier is None or json.dumps(_fields(earlier)) == json.dumps(_fields(study)):
         return  # 1, 1.0 and True differ in a stage's key, and so they do here
-    if not study.search.algorithm.is_listed:
+    if not (study.search.algorithm.is_listed and earlier.search.algorithm.is_listed):
         _check_same_search(folder, earlier, study)
         return
     try:
@@ -100,7 +100,7 @@ def _check_same_search(folder: str, earlier: Study, study: Study) -> None:
         for each in (earlier, study)
     )
     if json.dumps(there) != json.dumps(here):
-        why = "its searcher proposed points for other fields"
+        why = "trials that a searcher proposes go on with the same search alone"
         raise _another(folder, why, study, _differences(there, here))
 
 

@@ -56,7 +56,7 @@ class Recorder:
             self._records |= {record.key: record for record in manifest.records}
         done = {key for key, manifest in manifests.items() if manifest is not None}
         self.stopped = _stopped(self._earlier, study, trials, done)
-        """Name -> status of the trials that early stopping gave up before: they stay stopped."""
+        """Name -> status of the trials that were stopped early before: they stay stopped."""
         over = {t.name for t in trials if t.key in done or t.mistake} | self.stopped.keys()
         self.pending = tuple(trial for trial in trials if trial.name not in over)
         """Trials whose last stage is to be done."""
@@ -194,9 +194,9 @@ def _read_earlier(
 ) -> Earlier:
     earlier = read_earlier(folder)
     try:
-        check_same(folder, earlier.begun_study, study, trials)
+        check_same(folder, earlier.study, study, trials)
     except ConfigError:
-        if not force:
+        if not force and earlier.begun_study is not None:
             raise
         return Earlier(stopped=earlier.stopped)
     return earlier

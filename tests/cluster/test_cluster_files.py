@@ -123,7 +123,7 @@ class TestEveryFile:
     def test_its_study_fits_on_its_workers(self, file):
         name, *overrides = entrypoint(file)[3:]
         scaling = load_study(name, overrides).scaling
-        assert scaling.slots, "an empty cluster cannot say how many slots it will hold"
+        assert scaling.slots, "who tries the file should know what it costs at most"
         assert scaling.gpus_per_worker > 0, "the workers' GPUs would idle"
         places = 0
         for resources, _, most in worker_types(file).values():

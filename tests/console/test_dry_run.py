@@ -1,11 +1,13 @@
 """What would be run: inputs, what is shared, what was finished before."""
 
 import io
+import re
 
 from rich.console import Console
 
 from rayprune.config import Study
-from rayprune.console.dry_run import print_plan
+from rayprune.console.dry_run import print_plan, print_search
+from rayprune.results.recorder import Recorder
 from rayprune.trials import make_trials
 
 
@@ -32,3 +34,88 @@ def test_rewinding_shows_where_the_dense_run_is_cut_and_what_is_shared():
         "2 lottery (dense to epoch 3) → (dense 8) → 90.0%, rewound lrw 8",
     ]
     assert lines[-1] == "23 epochs to run of 23 unique ones; separate runs would take 39"
+
+
+def searched(tmp_path=None, **search):
+    space = {
+        "retrain.schedule": {"choice": ["allr", "linear"]},
+        "retrain.epochs": {"integers": [1, 4]},
+        "retrain.lr": {"log_uniform": [0.01, 0.1], "when": "retrain.schedule == 'linear'"},
+        "dense.epochs": {"equals": "10 - retrain.epochs"},
+    }
+    fields = {"algorithm": "optuna", "num_samples": 20, "space": space, **search}
+    return Study.model_validate({"storage": str(tmp_path or "/nowhere"), "search": fields})
+
+
+def said_of(study, width=200):
+    console = Console(file=io.StringIO(), width=width)
+    print_search(console, study)
+    return [" ".join(line.split()) for line in console.file.getvalue().splitlines()]
+
+
+def test_a_searchers_study_shows_what_is_searched_and_a_trial_of_it():
+    asha = {"name": "asha", "grace_period": 2}
+    lines = said_of(searched(scheduler=asha, where=["retrain.epochs < 4"]))
+    assert lines[:9] == [
+        "searched values only where",
+        "retrain.schedule allr, linear",
+        "retrain.epochs 1 to 4, whole",
+        "retrain.lr 0.01 to 0.1, logarithmic retrain.schedule == 'linear'",
+        "dense.epochs = 10 - retrain.epochs",
+        "optuna proposes 20 trials",
+        "goal: val_accuracy (max)",
+        "stopped early: by asha (in epochs of retraining, grace_period=2)",
+        "condition: retrain.epochs < 4; a trial that breaks it is infeasible, and learned from",
+    ]
+    example, numbers = lines[9:]
+    found = re.fullmatch(
+        r"for example: retrain.schedule=(\w+), retrain.epochs=(\d)(?:, retrain.lr=0.0\d+)?, "
+        r"dense.epochs=(\d): dense (\d) → 95.0% (\w+) (\d)",
+        example,
+    )
+    schedule, retrain, dense, *stages = found.groups()
+    assert stages == [dense, schedule, retrain] and int(dense) + int(retrain) == 10
+    good, drawn, unique, naive = map(
+        int,
+        re.fullmatch(
+            r"(\d+) of (\d+) trials drawn at random can be run: 10 epochs each, (\d+) unique ones "
+            r"in all; separate runs would take (\d+)",
+            numbers,
+        ).groups(),
+    )
+    assert 0 < good < drawn <= 20, "what the condition excludes is drawn, too"
+    assert naive == 10 * good and unique < naive, "dense runs are shared"
+
+
+def test_a_searchers_goals_and_seeds_are_said():
+    lines = said_of(searched(metric=["val_accuracy", "num_nonzero"], seeds=[0, 1]))
+    assert "optuna proposes 40 trials (20 points with 2 seeds each)" in lines
+    assert "goal: val_accuracy (max), num_nonzero (min)" in lines
+    assert "40 trials drawn at random" in lines[-1]
+    lines = said_of(searched(within_dense=0.02))
+    assert "goal: the sparsest that loses at most 0.02 of val_accuracy" in lines
+
+
+def test_options_of_a_searched_field_are_shown_as_they_are():
+    space = {"prune.ignore": {"choice": [["conv1"], []]}, "optim.lr": {"uniform": [0.05, 0.5]}}
+    lines = said_of(searched(space=space))
+    assert lines[:3] == [
+        "searched values",
+        "prune.ignore ['conv1'], []",
+        "optim.lr 0.05 to 0.5",
+    ]
+
+
+def test_an_example_is_found_where_a_condition_excludes_nearly_all():
+    space = {"optim.lr": {"uniform": [0, 1]}, "retrain.epochs": {"grid": [1]}}
+    lines = said_of(searched(space=space, where=["optim.lr > 0.98"], num_samples=5))
+    assert lines[-1].startswith("0 of 5 trials drawn at random can be run")
+    assert re.match(r"for example: optim.lr=(0.9[89]\d*|1), retrain.epochs=1: dense 12", lines[-2])
+
+
+def test_what_a_searcher_has_proposed_before_is_counted(tmp_path):
+    study = searched(tmp_path)
+    recorder = Recorder(study, ())
+    for epochs in (1, 2, 3):
+        recorder.propose({"retrain.schedule": "allr", "retrain.epochs": epochs}, None)
+    assert "optuna proposes 20 trials, 3 of them before this start" in said_of(study)

@@ -102,3 +102,64 @@ def test_a_study_of_which_nothing_is_done_may_be_replaced(tmp_path):
     )
     Recorder(other, make_trials(other)).write_study()
     assert read_earlier(f"{tmp_path}/s").study == other
+
+
+def proposing(*, experiment=None, **search):
+    space = {"retrain.epochs": {"integers": [1, 4]}, "optim.lr": {"log_uniform": [0.01, 0.1]}}
+    return study(
+        experiment=experiment, algorithm="optuna", num_samples=2, **{"space": space, **search}
+    )
+
+
+@pytest.mark.parametrize(
+    "grown",
+    [
+        proposing(),
+        proposing().model_copy(update={"name": "t", "storage": "/elsewhere"}),
+        proposing(seeds=[0, 1], metric="val_loss", scheduler="asha", max_concurrent=2),
+    ],
+    ids=["same", "places", "ways"],
+)
+def test_a_searchers_study_may_grow_and_be_run_in_another_way(grown):
+    check_same("folder", proposing(), grown, ())
+
+
+def test_a_searchers_study_may_propose_more():
+    more = proposing().search.model_copy(update={"num_samples": 9})
+    check_same("folder", proposing(), proposing().model_copy(update={"search": more}), ())
+
+
+@pytest.mark.parametrize(
+    ("there", "here", "differs"),
+    [
+        (
+            proposing(),
+            proposing(experiment={"batch_size": 32}),
+            "experiment.batch_size: 128 there, 32 here",
+        ),
+        (
+            proposing(),
+            proposing(where=["retrain.epochs < 4"]),
+            "search.where: [] there, ['retrain.epochs < 4'] here",
+        ),
+        (proposing(), study(), "search.algorithm.name: optuna there, grid here"),
+        (study(), proposing(), "search.algorithm.name: grid there, optuna here"),
+    ],
+    ids=["experiment", "condition", "grid for it", "it for a grid"],
+)
+def test_other_points_are_another_search(there, here, differs):
+    first, *fields, last = refused(there, here)
+    assert first.startswith("study s in folder is another study: ") and "searcher" in first
+    assert differs in fields and "--force" in last
+
+
+def test_what_another_search_proposed_before_anything_was_done_is_not_gone_on_with(tmp_path):
+    place = {"storage": str(tmp_path)}
+    here = proposing().model_copy(update=place)
+    recorder = Recorder(here, ())
+    recorder.write_study()
+    recorder.propose({"retrain.epochs": 1, "optim.lr": 0.02}, None)
+    assert len(Recorder(here, ()).trials) == 1
+    other = proposing(space={"optim.lr": {"uniform": [0.5, 1.0]}}).model_copy(update=place)
+    anew = Recorder(other, ())
+    assert anew.trials == [] and anew.has_work
