@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
+from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +21,35 @@ Point = Mapping[str, Any]
 
 
 class Trials(Searcher):
-    """Hands trials to Tune, which knows them by ``config["trial"]`` and their searched values."""
+    """Hands trials to Tune, which knows them by ``config["trial"]`` and their searched values.
+
+    No more than `limit()` at a time: Tune's own limit could not grow with the cluster.
+    """
+
+    def __init__(self, limit: Callable[[], int]) -> None:
+        super().__init__()
+        self._limit = limit
+        self._running: set[str] = set()
+
+    def suggest(self, trial_id: str) -> Any:
+        """The next trial's configuration, None for not now, or FINISHED."""
+        config = self._next_config(trial_id) if len(self._running) < self._limit() else None
+        if isinstance(config, dict):
+            self._running.add(trial_id)
+        return config
+
+    def on_trial_complete(
+        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
+    ) -> None:
+        """A trial is over; its last result, if it has one."""
+        self._running.discard(trial_id)
+        self._learn(trial_id, result or {}, error)
+
+    @abstractmethod
+    def _next_config(self, trial_id: str) -> Any: ...
+
+    def _learn(self, trial_id: str, result: dict[str, Any], error: bool) -> None:
+        """A list learns nothing."""
 
     def set_search_properties(self, *arguments: Any, **spec: Any) -> bool:
         """Tune asks whether the metric is right."""
@@ -38,15 +67,12 @@ class Trials(Searcher):
 class Listed(Trials):
     """Trials that are all known."""
 
-    def __init__(self, trials: Sequence[TrialPlan]) -> None:
-        super().__init__()
+    def __init__(self, trials: Sequence[TrialPlan], limit: Callable[[], int]) -> None:
+        super().__init__(limit)
         self._left = list(reversed(trials))
 
-    def suggest(self, trial_id: str) -> Any:
+    def _next_config(self, trial_id: str) -> Any:
         return _config(self._left.pop()) if self._left else Searcher.FINISHED
-
-    def on_trial_complete(self, trial_id: str, result: Any = None, error: bool = False) -> None:
-        """A list learns nothing."""
 
 
 @dataclass
@@ -91,9 +117,10 @@ class Searched(Trials):
         search: Search,
         known: Sequence[KnownPoint],
         propose: Callable[[Point, int | None], TrialPlan],
+        limit: Callable[[], int],
     ) -> None:
         """`searcher` proposes the `known` points first, in any order; `propose` makes trials."""
-        super().__init__()
+        super().__init__(limit)
         self._searcher, self._search, self._propose = searcher, search, propose
         self._known = list(known)
         self._points_left = max(search.num_samples, len(known))
@@ -102,7 +129,7 @@ class Searched(Trials):
         self._worst: dict[str, float] = {}
         self._without_result: list[str] = []
 
-    def suggest(self, trial_id: str) -> Any:
+    def _next_config(self, trial_id: str) -> Any:
         if not self._next:
             if self._points_left == 0:
                 return Searcher.FINISHED
@@ -123,11 +150,8 @@ class Searched(Trials):
         if is_told and group.left == 1 and not group.results:
             self._searcher.on_trial_result(trial_id, result)
 
-    def on_trial_complete(
-        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
-    ) -> None:
+    def _learn(self, trial_id: str, result: dict[str, Any], error: bool) -> None:
         group, goals = self._groups.pop(trial_id), self._goals
-        result = result or {}
         is_good = not error and FAILED not in result and all(goal in result for goal in goals)
         group.results.append({goal: result[goal] for goal in goals} if is_good else None)
         group.left -= 1
@@ -169,6 +193,8 @@ class Searched(Trials):
         else:
             self._known.remove(known)
         seeds: Sequence[int | None] = self._search.seeds or (None,)
+        # A seed that the study has no more: its trial was begun, and is brought to its end.
+        seeds = list(dict.fromkeys([*seeds, *known.trials]))
         return [known.trials.get(seed) or self._propose(known.point, seed) for seed in seeds]
 
 

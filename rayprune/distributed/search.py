@@ -93,7 +93,7 @@ def search(
     most = scaling.slots or (held if is_fixed else None)
     pool = SlotPool(place, scaling, most, only_node=nodes[0]["NodeID"] if is_fixed else None)
     trackers = make_trackers(study, recorder.folder, ray_folder.name)
-    plan = _TunePlan(recorder, place, options, trackers, num_slots=scaling.slots or held)
+    plan = _TunePlan(recorder, place, options, trackers, lambda: _useful_trials(pool, held, most))
     progress = ProgressLog(recorder.found, recorder.stopped)
     watch = _Watch(plan, pool, progress, on_progress)
     watch()
@@ -120,6 +120,11 @@ def search(
     return kept
 
 
+def _useful_trials(pool: SlotPool, held: int, most: int | None) -> int:
+    """Trials at a time that keep the slots busy, and let a cluster that may grow do so."""
+    return most + 2 if most is not None else 2 * max(held, pool.num_slots) + 2
+
+
 class _TunePlan:
     """What Tune is to run, and how."""
 
@@ -129,7 +134,7 @@ class _TunePlan:
         place: Place,
         options: TuneOptions,
         trackers: Sequence[Tracker],
-        num_slots: int,
+        num_useful: Callable[[], int],
     ) -> None:
         self.recorder, self.place = recorder, place
         self._options, self._trackers = options, trackers
@@ -140,13 +145,17 @@ class _TunePlan:
         """Whether all trials want their stages at once; else when Tune starts them."""
         # Who listens is to hear of epochs as they come; else a process for each trial is a waste.
         is_heard = not self.is_submitted or study.tracking or options.callbacks
-        self._concurrent = search.max_concurrent or (num_slots + 2 if is_heard else 2)
+        self._most, self._num_useful = search.max_concurrent, num_useful if is_heard else lambda: 2
 
     @property
     def to_submit(self) -> Sequence[str]:
         """Trials whose stages are wanted before Tune starts them, so that slots find work."""
         pending = [trial.name for trial in self.recorder.pending]
-        return pending if self.is_submitted else pending[: self._concurrent]
+        return pending if self.is_submitted else pending[: self._limit()]
+
+    def _limit(self) -> int:
+        """How many trials are to wait for stages now."""
+        return self._most or self._num_useful()
 
     def tuner(self, progress: ProgressLog, pool: SlotPool) -> tune.Tuner:
         """Tune's trials take no CPU: they only wait for stages."""
@@ -166,7 +175,6 @@ class _TunePlan:
                 search_alg=self._trials(),
                 scheduler=make_scheduler(self._study, self._longest),
                 num_samples=MANY,
-                max_concurrent_trials=self._concurrent,
                 reuse_actors=True,
                 trial_name_creator=_trial_name,
                 trial_dirname_creator=_trial_name,
@@ -194,10 +202,10 @@ class _TunePlan:
         if not search.algorithm.is_listed:
             known = known_points(list(zip(recorder.proposals, recorder.trials, strict=True)))
             searcher = make_searcher(self._study, [each.point for each in known])
-            return Searched(searcher, search, known, self._propose)
+            return Searched(searcher, search, known, self._propose, self._limit)
         pending = {trial.name for trial in recorder.pending}
         before = [trial for trial in recorder.trials if trial.name not in pending]
-        return Listed([*before, *recorder.pending])
+        return Listed([*before, *recorder.pending], self._limit)
 
     def _loggers(self) -> Sequence[tune.Callback]:
         """The caller's, and one that writes what the ResultGrid reads."""

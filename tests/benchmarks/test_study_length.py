@@ -128,8 +128,8 @@ def test_a_study_against_its_lower_bound(name, tmp_path):
     last = max(end for _, end in spans.values())
     print(
         f"\n{name}: {whole:.0f} s, {whole / bound:.2f} times the longest path or the work by "
-        f"{NUM_SLOTS} slots ({bound:.0f} s), {whole / after_dense:.2f} times what is possible after "
-        f"its dense runs ({after_dense:.0f} s): {first:.0f} s until the first stage begins, "
+        f"{NUM_SLOTS} slots ({bound:.0f} s), {whole / after_dense:.2f} times what is possible "
+        f"after its dense runs ({after_dense:.0f} s): {first:.0f} s until the first stage begins, "
         f"{last - first:.0f} s to the end of the last, {whole - last:.0f} s until the end; "
         f"load {os.getloadavg()[0]:.1f}"
     )

@@ -1,6 +1,5 @@
 """Slots follow the work, and nodes the slots: an autoscaler brings and ends them during a study."""
 
-import os
 import socket
 import time
 
