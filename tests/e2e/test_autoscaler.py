@@ -4,12 +4,14 @@ import socket
 import time
 
 import pytest
-import ray
 import yaml
 from disturbed import Driver, opened
+from ray._raylet import GcsClient
+from ray.core.generated.gcs_pb2 import GcsNodeInfo
 from ray_nodes import Nodes, ray_nodes
 
 IDLE_MINUTES = 0.1
+ALIVE = GcsNodeInfo.GcsNodeState.ALIVE
 LATE_S = 120  # within which the autoscaler ends what is idle: for machines that are busy
 
 
@@ -61,15 +63,15 @@ def cluster(tmp_path):
 
 
 @pytest.fixture
-def num_nodes(cluster, monkeypatch):
-    """How many nodes with CPUs there are now."""
-    ray.init(cluster.address, log_to_driver=False, configure_logging=False)
+def num_nodes(cluster):
+    """How many nodes with CPUs there are now, as Ray's own directory says."""
+    directory = GcsClient(address=cluster.address)
 
     def count():
-        return sum(node["Alive"] and "CPU" in node["Resources"] for node in ray.nodes())
+        nodes = directory.get_all_node_info().values()
+        return sum(node.state == ALIVE and "CPU" in node.resources_total for node in nodes)
 
-    yield count
-    ray.shutdown()
+    return count
 
 
 @pytest.mark.slow
