@@ -279,8 +279,9 @@ def test_the_longest_way_to_the_end_of_a_trial_comes_first():
 def test_the_way_to_the_end_is_that_of_the_longest_trial_that_waits():
     ledger = Ledger()
     submit(ledger, "a", seed=1, cycles=2)
-    shared = submit(ledger, "b", seed=2, cycles=1)
-    submit(ledger, "c", seed=2, cycles=3)
+    submit(ledger, "b", seed=2, cycles=1)
+    shared = submit(ledger, "c", seed=2, cycles=3)
+    submit(ledger, "d", seed=2, cycles=1, epochs=1)
     assert ledger.next_stage(ledger.join(0), 0).stage == shared[0]
 
 
@@ -420,6 +421,17 @@ def test_a_stage_that_has_run_its_last_epoch_ends_soon_however_long_that_took():
     answer = ledger.next_stage(life, 0)
     useful = follow(ledger, clock, life, answer, [100 * AHEAD_S] * answer.stage.epochs)
     assert useful == [1] * 11 + [2]
+
+
+def test_a_stage_without_epochs_ends_soon():
+    ledger = Ledger()
+    none = replace(submit(ledger, "a", cycles=1)[0], epochs=0, key="none")
+    users = [replace(none, key=f"u{n}", inputs=Inputs(weights="none")) for n in range(3)]
+    for user in users:
+        ledger.submit(user.key, experiment(), [none, user])
+    ledger.withdraw("a")
+    assert ledger.next_stage(ledger.join(0), 0).stage == none
+    assert ledger.num_useful_slots() == 3
 
 
 def test_a_stage_that_ends_soon_and_is_the_last_keeps_its_slot_useful():
