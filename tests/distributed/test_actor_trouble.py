@@ -4,7 +4,7 @@ import asyncio
 
 from made_records import record
 
-from rayprune.config import Experiment
+from rayprune.config import Experiment, Scaling
 from rayprune.distributed import actor as module
 from rayprune.distributed.actor import LedgerActor
 from rayprune.distributed.ledger import Run
@@ -27,10 +27,10 @@ def test_a_stage_of_another_study_is_found_after_looks_that_failed(tmp_path, mon
         return read_manifests(storage, keys)
 
     async def study():
-        actor = LedgerActor(str(tmp_path), [11], 3)
+        actor = LedgerActor("study", str(tmp_path), Scaling())
         await actor.learn([TRIAL])
         await actor.submit("a")
-        incarnation = await actor.join(0, 1, [])
+        incarnation = await actor.join(0, 11, 1, [])
         dense = await actor.next_stage(incarnation, 0)
         await actor.elsewhere(incarnation, dense.stage.key)
         save_stage(str(tmp_path), dense.stage.key, b"weights", [record(key=dense.stage.key)])

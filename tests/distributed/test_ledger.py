@@ -9,8 +9,10 @@ import pytest
 
 from rayprune.config import Experiment
 from rayprune.distributed.ledger import (
+    AHEAD_S,
     ELSEWHERE_S,
     FIRST_PATIENCE_S,
+    IDLE_S,
     LEASE_S,
     LEAST_PATIENCE_S,
     MAX_FAILURES,
@@ -62,7 +64,7 @@ class Clock:
     """Goes on when it is told."""
 
     def __init__(self):
-        self.now = 0.0
+        self.now = 1.0
 
     def __call__(self):
         return self.now
@@ -88,7 +90,7 @@ def test_trials_that_share_a_stage_wait_for_the_same_one():
 
 def test_a_stage_waits_for_each_of_its_inputs():
     """Weights, masks, teacher and ingredients, in whatever order they come."""
-    ledger = Ledger(2)
+    ledger = Ledger()
     sources = [submit(ledger, f"s{seed}", seed=seed, cycles=0)[0] for seed in range(5)]
     keys = [stage.key for stage in sources]
     inputs = Inputs(weights=keys[0], masks=keys[1], teacher=keys[2], ingredients=(*keys[3:],))
@@ -136,33 +138,6 @@ def test_a_slot_that_asks_for_more_has_ended_what_it_ran():
     assert ledger.next_stage(life, 1).stage == plan[0]
 
 
-def test_a_slot_is_offered_what_goes_on_from_its_last_stage():
-    ledger = Ledger()
-    submit(ledger, "a", seed=0)
-    submit(ledger, "b", seed=1)
-    one, two = ledger.join(1), ledger.join(2)
-    first, second = ledger.next_stage(one, 0), ledger.next_stage(two, 0)
-    run(ledger, one, first)
-    run(ledger, two, second)
-    assert ledger.next_stage(two, 1).stage.inputs.weights == second.stage.key
-    assert ledger.next_stage(one, 1).stage.inputs.weights == first.stage.key
-
-
-def test_a_slot_that_holds_the_masks_alone_is_offered_what_needs_them():
-    """Though more trials wait for something else."""
-    ledger = Ledger()
-    part, dense, cycle = submit(ledger, "a", cycles=1, rewind=3)
-    life = ledger.join(0)
-    for number, stage in enumerate((part, dense)):
-        answer = ledger.next_stage(life, number)
-        assert answer.stage == stage
-        run(ledger, life, answer)
-    for trial in ("b", "c"):
-        submit(ledger, trial, seed=1)
-    assert cycle.inputs.masks == dense.key != cycle.inputs.weights
-    assert ledger.next_stage(life, 2).stage == cycle
-
-
 def test_what_a_question_costs_does_not_depend_on_who_needs_what_the_slot_holds(monkeypatch):
     ledger = Ledger()
     for number in range(500):
@@ -176,23 +151,6 @@ def test_what_a_question_costs_does_not_depend_on_who_needs_what_the_slot_holds(
     for _ in range(100):
         assert isinstance(ledger.next_stage(life, 1), Wait)
     assert len(looks) <= 3 * 501, "each that became stale is dropped"
-
-
-def test_what_most_trials_wait_for_comes_first():
-    ledger = Ledger()
-    submit(ledger, "alone", seed=1)
-    shared = submit(ledger, "a", seed=2, epochs=1)
-    submit(ledger, "b", seed=2, epochs=2)
-    assert ledger.next_stage(ledger.join(0), 0).stage == shared[0]
-
-
-def test_what_fewer_wait_for_by_now_comes_later():
-    ledger = Ledger()
-    first = submit(ledger, "a", seed=1)
-    for trial in ("b", "c"):
-        submit(ledger, trial, seed=2)
-    ledger.withdraw("c")
-    assert ledger.next_stage(ledger.join(0), 0).stage == first[0]
 
 
 def test_snapshots_are_let_go_when_nothing_waits_for_them():
@@ -253,7 +211,47 @@ def test_executed_epochs_are_those_that_were_run():
     life = ledger.join(0)
     ledger.next_stage(life, 0)  # killed before the checkpoint of the ninth
     epoch_done(ledger, life, key, 9)
-    assert ledger.executed_epochs == 4
+    assert ledger.executed_epochs == 4 and ledger.lost_epochs == 0
+
+
+def test_lost_epochs_are_those_that_had_to_be_run_again():
+    ledger = Ledger()
+    key = submit(ledger, "a", cycles=1)[0].key
+    for num_epochs in (3, 5):  # the second life begins anew, and comes further
+        life = ledger.join(0)
+        ledger.next_stage(life, 0)
+        for epoch in range(num_epochs):
+            epoch_done(ledger, life, key, epoch + 1)
+    assert (ledger.executed_epochs, ledger.lost_epochs) == (8, 3)
+    for epoch in range(5, 12):
+        epoch_done(ledger, life, key, epoch + 1)
+    ledger.finished(life, key, None, {})
+    cycle = ledger.next_stage(life, 1).stage
+    ledger.lost(life, cycle.key, key)
+    run(ledger, life, ledger.next_stage(life, 2))
+    assert (ledger.executed_epochs, ledger.lost_epochs) == (12 + 3 + 12, 3 + 12)
+
+
+def test_shared_epochs_are_those_that_separate_runs_would_add():
+    ledger = Ledger()
+    plans = [submit(ledger, f"{epochs}", cycles=2, epochs=epochs) for epochs in (1, 2, 3)]
+    plans.append(submit(ledger, "longer", cycles=3, epochs=3))
+    plans.append(submit(ledger, "same", cycles=1))
+    counted = count_epochs(plans)
+    assert ledger.shared_epochs == counted.naive - counted.unique > 0
+    submit(ledger, "same", cycles=1)
+    assert ledger.shared_epochs == counted.naive - counted.unique, "each trial counts once"
+
+
+def test_a_slot_hears_for_which_trial_it_runs_a_stage():
+    """The first that still wants it."""
+    ledger = Ledger()
+    for trial in ("a", "b", "c"):
+        submit(ledger, trial, cycles=0)
+    life = ledger.join(0)
+    assert ledger.next_stage(life, 0).trial == "a"
+    ledger.withdraw("a")
+    assert ledger.next_stage(life, 1).trial == "b"
 
 
 def test_whoever_listens_late_hears_of_every_epoch():
@@ -264,6 +262,314 @@ def test_whoever_listens_late_hears_of_every_epoch():
     epoch_done(ledger, life, key, 3)
     assert [metrics["epoch"] for metrics in ledger.history(key)] == [0, 1, 2]
     assert ledger.state(key).metrics == {"epoch": 2}
+
+
+# ---- what comes first ----
+
+
+def test_the_longest_way_to_the_end_of_a_trial_comes_first():
+    """Though more trials wait for something else, and it was wanted earlier."""
+    ledger = Ledger()
+    for trial in ("a", "b", "c"):
+        submit(ledger, trial, seed=1, cycles=2)
+    longest = submit(ledger, "d", seed=2, cycles=3)
+    assert ledger.next_stage(ledger.join(0), 0).stage == longest[0]
+
+
+def test_the_way_to_the_end_is_that_of_the_longest_trial_that_waits():
+    ledger = Ledger()
+    submit(ledger, "a", seed=1, cycles=2)
+    submit(ledger, "b", seed=2, cycles=1)
+    shared = submit(ledger, "c", seed=2, cycles=3)
+    submit(ledger, "d", seed=2, cycles=1, epochs=1)
+    assert ledger.next_stage(ledger.join(0), 0).stage == shared[0]
+
+
+def test_of_equally_long_ways_what_most_trials_wait_for_comes_first():
+    ledger = Ledger()
+    submit(ledger, "alone", seed=1)
+    shared = submit(ledger, "a", seed=2, epochs=1)
+    submit(ledger, "b", seed=2, epochs=2)
+    assert ledger.next_stage(ledger.join(0), 0).stage == shared[0]
+
+
+def test_what_fewer_wait_for_by_now_comes_later():
+    ledger = Ledger()
+    first = submit(ledger, "a", seed=1)
+    for trial in ("b", "c"):
+        submit(ledger, trial, seed=2)
+    ledger.withdraw("c")
+    assert ledger.next_stage(ledger.join(0), 0).stage == first[0]
+
+
+def test_of_what_is_equally_urgent_the_oldest_comes_first():
+    ledger = Ledger()
+    plans = [submit(ledger, f"{seed}", seed=seed) for seed in (7, 3, 5)]
+    answers = [ledger.next_stage(ledger.join(slot), 0) for slot in range(3)]
+    assert [answer.stage for answer in answers] == [plan[0] for plan in plans]
+
+
+def test_of_what_is_equally_urgent_a_slot_goes_on_from_its_last_stage():
+    """Though something else was wanted earlier."""
+    ledger = Ledger()
+    submit(ledger, "a", seed=0)
+    submit(ledger, "b", seed=1)
+    one, two = ledger.join(1), ledger.join(2)
+    first, second = ledger.next_stage(one, 0), ledger.next_stage(two, 0)
+    run(ledger, one, first)
+    run(ledger, two, second)
+    assert ledger.next_stage(two, 1).stage.inputs.weights == second.stage.key
+    assert ledger.next_stage(one, 1).stage.inputs.weights == first.stage.key
+
+
+def test_what_a_slot_holds_does_not_come_before_what_is_more_urgent():
+    ledger = Ledger()
+    plan = submit(ledger, "a", cycles=1)
+    life = ledger.join(0)
+    run(ledger, life, ledger.next_stage(life, 0))
+    longer = submit(ledger, "b", seed=1)
+    assert ledger.next_stage(life, 1).stage == longer[0]
+    run(ledger, life, Run(experiment(), longer[0], "b"))
+    assert ledger.next_stage(life, 2).stage == longer[1], "of two cycles, the other has one"
+    run(ledger, life, Run(experiment(), longer[1], "b"))
+    assert ledger.next_stage(life, 3).stage == longer[2], "as long as the other, and held"
+    run(ledger, life, Run(experiment(), longer[2], "b"))
+    assert ledger.next_stage(life, 4).stage == plan[1]
+
+
+def test_a_slot_that_holds_the_masks_alone_is_offered_what_needs_them():
+    ledger = Ledger()
+    other = submit(ledger, "b", seed=1, cycles=0)[0]
+    part, dense, cycle = submit(ledger, "a", cycles=1, rewind=3, epochs=other.epochs)
+    life = ledger.join(0)
+    for number, stage in enumerate((part, dense)):
+        answer = ledger.next_stage(life, number)
+        assert answer.stage == stage
+        run(ledger, life, answer)
+    assert cycle.inputs.masks == dense.key != cycle.inputs.weights
+    assert ledger.next_stage(life, 2).stage == cycle
+
+
+def test_the_dense_runs_of_all_seeds_start_at_once():
+    """Though the trials of one seed would keep every slot busy."""
+    ledger = Ledger()
+    trials = [(seed, epochs) for seed in range(3) for epochs in range(1, 6)]
+    plans = [submit(ledger, f"{s} {e}", seed=s, epochs=e, cycles=1) for s, e in trials]
+    dense = {plan[0].key for plan in plans}
+    assert ledger.num_useful_slots() == len(dense) == 3
+    assert {ledger.next_stage(ledger.join(slot), 0).stage.key for slot in range(3)} == dense
+    assert isinstance(ledger.next_stage(ledger.join(3), 0), Wait)
+
+
+# ---- how many slots ----
+
+
+def follow(ledger, clock, life, answer, durations):
+    """Run epochs of these durations; return how many slots were useful after each."""
+    useful = []
+    for epoch, epoch_s in enumerate(durations, start=1):
+        clock.now += epoch_s
+        epoch_done(ledger, life, answer.stage.key, epoch)
+        useful.append(ledger.num_useful_slots())
+    return useful
+
+
+def test_slots_are_useful_for_what_runs_and_what_is_ready():
+    ledger = Ledger()
+    assert ledger.num_useful_slots() == 0
+    submit(ledger, "a", cycles=1)
+    submit(ledger, "b", cycles=1, epochs=3)
+    assert ledger.num_useful_slots() == 1, "they share the dense run"
+    submit(ledger, "c", seed=1)
+    life = ledger.join(0)
+    answer = ledger.next_stage(life, 0)
+    assert (ledger.num_running, ledger.num_ready, ledger.num_useful_slots()) == (1, 1, 2)
+    run(ledger, life, answer)
+    ledger.next_stage(life, 1)
+    assert ledger.num_useful_slots() == ledger.num_running + ledger.num_ready
+
+
+def test_slots_are_useful_a_while_before_the_stages_are_ready_that_they_will_run():
+    clock = Clock()
+    ledger = Ledger(clock=clock)
+    for epochs in (1, 2, 3):
+        submit(ledger, f"{epochs}", cycles=1, epochs=epochs)
+    life = ledger.join(0)
+    answer = ledger.next_stage(life, 0)
+    assert answer.stage.epochs == 12 and ledger.num_useful_slots() == 1
+    assert follow(ledger, clock, life, answer, [AHEAD_S / 3] * 12) == [1] * 8 + [3] * 4
+
+
+def test_a_slow_first_epoch_does_not_hide_that_a_stage_ends_soon():
+    """It reads the data; the epoch after it says how long the others take."""
+    clock = Clock()
+    ledger = Ledger(clock=clock)
+    for epochs in (1, 2):
+        submit(ledger, f"{epochs}", cycles=1, epochs=epochs)
+    life = ledger.join(0)
+    answer = ledger.next_stage(life, 0)
+    useful = follow(ledger, clock, life, answer, [100 * AHEAD_S, *[AHEAD_S / 100] * 11])
+    assert useful == [1] + [2] * 11
+
+
+def test_a_stage_that_has_run_its_last_epoch_ends_soon_however_long_that_took():
+    clock = Clock()
+    ledger = Ledger(clock=clock)
+    for epochs in (1, 2):
+        submit(ledger, f"{epochs}", cycles=1, epochs=epochs)
+    life = ledger.join(0)
+    answer = ledger.next_stage(life, 0)
+    useful = follow(ledger, clock, life, answer, [100 * AHEAD_S] * answer.stage.epochs)
+    assert useful == [1] * 11 + [2]
+
+
+def test_a_stage_without_epochs_ends_soon():
+    ledger = Ledger()
+    none = replace(submit(ledger, "a", cycles=1)[0], epochs=0, key="none")
+    users = [replace(none, key=f"u{n}", inputs=Inputs(weights="none")) for n in range(3)]
+    for user in users:
+        ledger.submit(user.key, experiment(), [none, user])
+    ledger.withdraw("a")
+    assert ledger.next_stage(ledger.join(0), 0).stage == none
+    assert ledger.num_useful_slots() == 3
+
+
+def test_a_stage_that_ends_soon_and_is_the_last_keeps_its_slot_useful():
+    clock = Clock()
+    ledger = Ledger(clock=clock)
+    submit(ledger, "a", cycles=0)
+    life = ledger.join(0)
+    answer = ledger.next_stage(life, 0)
+    assert follow(ledger, clock, life, answer, [1.0] * 12) == [1] * 12
+    ledger.finished(life, answer.stage.key, None, {})
+    assert ledger.num_useful_slots() == 0
+
+
+def test_what_waits_for_something_else_as_well_is_not_ready_soon():
+    clock = Clock()
+    ledger = Ledger(clock=clock)
+    sources = [submit(ledger, f"s{seed}", seed=seed, cycles=0)[0] for seed in range(2)]
+    inputs = Inputs(weights=sources[0].key, teacher=sources[1].key)
+    users = [replace(sources[0], cycle=1, key=f"u{n}", inputs=inputs) for n in range(3)]
+    for user in users:
+        ledger.submit(user.key, experiment(), [*sources, user])
+    lives = [ledger.join(slot) for slot in range(2)]
+    answers = [ledger.next_stage(life, 0) for life in lives]
+    assert follow(ledger, clock, lives[0], answers[0], [1.0] * 12) == [2] * 12
+    assert follow(ledger, clock, lives[1], answers[1], [1.0] * 12) == [2] + [3] * 11
+
+
+def test_what_a_trial_wanted_that_left_makes_no_slot_useful():
+    clock = Clock()
+    ledger = Ledger(clock=clock)
+    submit(ledger, "a", cycles=1)
+    submit(ledger, "b", cycles=1, epochs=3)
+    submit(ledger, "c", seed=1)
+    assert ledger.num_useful_slots() == 2
+    ledger.withdraw("c")
+    assert ledger.num_useful_slots() == 1
+    life = ledger.join(0)
+    answer = ledger.next_stage(life, 0)
+    assert follow(ledger, clock, life, answer, [1.0] * 12) == [2] * 12
+    ledger.withdraw("b")
+    assert ledger.num_useful_slots() == 1, "what follows for b is not wanted any more"
+    ledger.finished(life, answer.stage.key, None, {})
+    ledger.withdraw("a")
+    assert ledger.num_useful_slots() == 0
+
+
+def test_when_nothing_can_be_run_no_slot_is_useful():
+    ledger = Ledger()
+    submit(ledger, "a")
+    submit(ledger, "b", seed=1)
+    ledger.abandon("no package")
+    assert ledger.num_useful_slots() == 0 and not ledger.has_work()
+
+
+# ---- slots without work ----
+
+
+def asks_for(ledger, clock, life, number, seconds):
+    """Let a slot ask, as it does, again and again for a while; return what it hears last."""
+    until, answer = clock.now + seconds, ledger.next_stage(life, number)
+    while isinstance(answer, Wait) and clock.now < until:
+        clock.now += min(1.0, until - clock.now)
+        answer = ledger.next_stage(life, number)
+    return answer
+
+
+def test_a_slot_that_has_been_idle_for_a_while_ends():
+    """While a long stage runs elsewhere: its CPUs and GPUs may be another's."""
+    clock = Clock()
+    ledger = Ledger(clock=clock)
+    submit(ledger, "a")
+    busy, idle = ledger.join(0), ledger.join(1)
+    answer = ledger.next_stage(busy, 0)
+    assert isinstance(asks_for(ledger, clock, idle, 0, IDLE_S - 1.0), Wait)
+    assert ledger.joined() == {0, 1}
+    assert isinstance(asks_for(ledger, clock, idle, 0, 2.0), Stop)
+    assert ledger.joined() == {0}
+    assert not ledger.beat(idle) and epoch_done(ledger, busy, answer.stage.key, 1)
+    assert ledger.changes().notes == (), "nothing died"
+
+
+def test_an_idle_slot_that_is_needed_soon_is_kept():
+    clock = Clock()
+    ledger = Ledger(clock=clock)
+    for epochs in (1, 2):
+        submit(ledger, f"{epochs}", cycles=1, epochs=epochs)
+    lives = [ledger.join(slot) for slot in range(3)]
+    answer = ledger.next_stage(lives[0], 0)
+    follow(ledger, clock, lives[0], answer, [1.0] * 11)
+    ended = [asks_for(ledger, clock, life, 0, 2 * IDLE_S) for life in lives[1:]]
+    assert [type(each) for each in ended] == [Stop, Wait], "of three, two will have work"
+    epoch_done(ledger, lives[0], answer.stage.key, 12)
+    ledger.finished(lives[0], answer.stage.key, None, {})
+    assert all(isinstance(ledger.next_stage(lives[n], n), Run | Rejoin) for n in range(3))
+
+
+def test_a_slot_that_found_work_may_be_idle_as_long_again():
+    clock = Clock()
+    ledger = Ledger(clock=clock)
+    submit(ledger, "a", cycles=0, seed=1)
+    busy, idle = ledger.join(0), ledger.join(1)
+    ledger.next_stage(busy, 0)
+    assert isinstance(asks_for(ledger, clock, idle, 0, IDLE_S - 1.0), Wait)
+    submit(ledger, "b", cycles=0, seed=2)
+    run(ledger, idle, ledger.next_stage(idle, 0))
+    assert isinstance(asks_for(ledger, clock, idle, 1, IDLE_S - 1.0), Wait)
+    assert isinstance(asks_for(ledger, clock, idle, 1, 2.0), Stop)
+
+
+def test_how_long_a_slot_may_be_idle_is_the_users():
+    for seconds in (0.0, 1.0, 1_000.0):
+        clock = Clock()
+        ledger = Ledger(idle_timeout_s=seconds, clock=clock)
+        life, started = ledger.join(0), clock.now
+        assert isinstance(asks_for(ledger, clock, life, 0, 10_000.0), Stop)
+        assert clock.now - started == seconds
+
+
+def test_a_slot_that_ended_idle_comes_back_under_its_number_as_another_life():
+    clock = Clock()
+    ledger = Ledger(clock=clock)
+    idle = ledger.join(0)
+    assert isinstance(asks_for(ledger, clock, idle, 0, IDLE_S), Stop)
+    plan = submit(ledger, "a")
+    again = ledger.join(0)
+    assert again != idle and ledger.next_stage(again, 0).stage == plan[0]
+    assert isinstance(ledger.next_stage(idle, 1), Stop)
+
+
+def test_when_all_is_done_and_no_plan_will_come_no_slot_waits():
+    ledger = Ledger()
+    submit(ledger, "a", cycles=0)
+    lives = [ledger.join(slot) for slot in range(2)]
+    answer = ledger.next_stage(lives[0], 0)
+    ledger.close()
+    assert isinstance(ledger.next_stage(lives[1], 0), Wait), "what runs may be lost"
+    run(ledger, lives[0], answer)
+    assert all(isinstance(ledger.next_stage(life, 1), Stop) for life in lives)
 
 
 # ---- lives of slots ----
@@ -560,20 +866,20 @@ def test_ranks_that_were_replaced_do_not_agree_with_the_fresh_ones():
     assert ledger.is_agreed(new, key) and not ledger.is_agreed(old, key)
 
 
-def test_without_a_slot_what_is_not_done_fails_and_what_is_done_stays():
-    ledger = Ledger(2)
+def test_when_no_slot_can_start_what_is_not_done_fails_and_what_is_done_stays():
+    ledger = Ledger()
     plan = submit(ledger, "a", cycles=1)
     life = ledger.join(0)
     run(ledger, life, ledger.next_stage(life, 0))
     ledger.slot_lost(0, "it died")
-    ledger.give_up(1, "no package")
     assert ledger.state(plan[1].key).status == "wanted", "another slot may come"
-    ledger.give_up(0, "no package")
+    ledger.abandon("no package")
     assert ledger.state(plan[0].key).status == "done"
     assert ledger.state(plan[1].key).error == "no package"
     assert not ledger.has_work()
     late = submit(ledger, "late", seed=3)
     assert ledger.state(late[-1].key).error == "no package"
+    assert isinstance(ledger.next_stage(ledger.join(1), 0), Stop)
 
 
 def test_a_failure_reaches_the_stages_that_need_it_only():
@@ -661,9 +967,9 @@ def test_what_runs_here_is_not_found():
 
 
 def test_a_lost_input_holds_back_all_that_need_it():
-    ledger = Ledger(2)
-    plan = submit(ledger, "a", cycles=1)
-    other = submit(ledger, "b", cycles=1, epochs=3)
+    ledger = Ledger()
+    plan = submit(ledger, "a", cycles=1, epochs=3)
+    other = submit(ledger, "b", cycles=1)
     ledger.found(plan[0].key, [{"val_loss": 0.5}], {})
     one, two = ledger.join(1), ledger.join(2)
     assert ledger.next_stage(one, 0).stage == plan[1]
@@ -724,7 +1030,7 @@ def test_changes_are_what_is_new_since_a_version():
     ledger.next_stage(life, 0)
     second = ledger.changes(first.version)
     assert {k: s.status for k, s in second.stages.items()} == {plan[0].key: "running"}
-    run(ledger, life, Run(experiment(), plan[0]))
+    run(ledger, life, Run(experiment(), plan[0], "a"))
     third = ledger.changes(second.version)
     assert third.executed_for == {plan[0].key: "a"} and third.executed_epochs == plan[0].epochs
     assert ledger.changes().stages.keys() == {stage.key for stage in plan}
@@ -770,7 +1076,7 @@ def test_the_deaths_of_workers_are_told_once():
 
 
 def test_whatever_happens_every_stage_is_run_once_and_after_its_inputs():
-    """Random trials, slots, deaths, hangs, zombies and withdrawals: the laws of the whole."""
+    """Random trials, slots, deaths, hangs, zombies, withdrawals and lost checkpoints."""
     for seed in range(300):
         try:
             RandomStudy(random.Random(seed)).run()
@@ -783,7 +1089,7 @@ class RandomStudy:
 
     def __init__(self, chance):
         self.chance, self.clock = chance, Clock()
-        self.ledger = Ledger(max_failures=-1, clock=self.clock)
+        self.ledger = Ledger(-1, chance.choice([0.0, 5.0, 60.0]), self.clock)
         wanted = [
             experiment(
                 epochs=chance.randint(0, 3),
@@ -797,36 +1103,49 @@ class RandomStudy:
         plans = share_dense_runs(wanted)
         self.plans = {f"t{n}": (w, p) for n, (w, p) in enumerate(zip(wanted, plans, strict=True))}
         self.unsubmitted = list(self.plans)
-        self.withdrawn, self.done, self.epochs, self.executed = set(), set(), {}, 0
-        self.zombies = []
-        self.slots = {slot: self.new_life(slot) for slot in range(chance.randint(1, 3))}
+        self.withdrawn, self.done, self.epochs, self.executed, self.again = set(), set(), {}, 0, 0
+        self.furthest = {}
+        self.zombies, self.most = [], chance.randint(1, 3)
+        self.slots = {slot: self.new_life(slot) for slot in range(chance.randint(0, self.most))}
 
     def new_life(self, slot):
         return {"life": self.ledger.join(slot), "number": 0, "stage": None}
 
     def run(self):
         steps = 0
-        while self.slots:
+        while self.slots or self.ledger.has_work():
             steps += 1
             assert steps < 20_000, "everything ends"
-            self.step(self.chance.choice(list(self.slots)))
+            self.step()
             self.clock.now += self.chance.random()
             self.no_live_slot_idles_while_a_stage_is_ready()
+            self.useful_slots_have_something_to_run()
         for name, (_, plan) in self.plans.items():
             if name not in self.withdrawn:
                 assert all(stage.key in self.done for stage in plan), "every trial ends"
         assert self.ledger.executed_epochs == self.executed
+        assert self.ledger.lost_epochs == self.again
         if not self.withdrawn:
-            assert self.executed == count_epochs(p for _, p in self.plans.values()).unique
+            counted = count_epochs(p for _, p in self.plans.values())
+            assert self.executed - self.again == counted.unique
+            assert self.ledger.shared_epochs == counted.naive - counted.unique
 
-    def step(self, slot):
+    def step(self):
         what = self.chance.random()
+        slot = self.chance.choice(list(self.slots)) if self.slots else None
         if self.unsubmitted and what < 0.1:
             name = self.unsubmitted.pop()
             self.ledger.submit(name, *self.plans[name])
             if not self.unsubmitted:
                 self.ledger.close()
+        elif slot is None or what > 0.9:  # as the pool does
+            if len(self.slots) < min(self.most, self.ledger.num_useful_slots()):
+                new = next(n for n in range(self.most) if n not in self.slots)
+                self.slots[new] = self.new_life(new)
         elif what < 0.12:  # its workers die, and others come
+            stage = self.slots[slot]["stage"]
+            if stage is not None and self.chance.random() < 0.3:  # and its checkpoint is gone
+                self.epochs[stage.key] = 0
             self.zombies.append(dict(self.slots[slot]))
             if self.chance.random() < 0.5:
                 self.ledger.slot_lost(slot, "killed")
@@ -862,8 +1181,11 @@ class RandomStudy:
         state = self.slots[slot]
         stage, life = state["stage"], state["life"]
         if stage is None:
+            living = len(self.ledger.joined())
             answer = self.ledger.next_stage(life, state["number"])
             if isinstance(answer, Stop):
+                is_needed = living <= self.ledger.num_useful_slots()
+                assert not is_needed or not self.ledger.has_work()
                 del self.slots[slot]
             elif isinstance(answer, Rejoin):
                 self.slots[slot] = self.new_life(slot)
@@ -887,6 +1209,8 @@ class RandomStudy:
         if self.ledger.state(stage.key).epochs_done == epochs + 1:  # heard: the life is not over
             self.epochs[stage.key] = epochs + 1
             self.executed += 1
+            self.again += epochs < self.furthest.get(stage.key, 0)
+            self.furthest[stage.key] = max(epochs + 1, self.furthest.get(stage.key, 0))
         if not is_wanted:
             state["stage"] = None
 
@@ -900,3 +1224,10 @@ class RandomStudy:
                 state["number"] += 1
                 state["stage"] = answer.stage
                 return
+
+    def useful_slots_have_something_to_run(self):
+        entries, lives = self.ledger._entries, self.ledger._lives.values()
+        left = {key for key, entry in entries.items() if entry.is_open}
+        ending = [life for life in lives if life.running not in {None} | left]  # for nobody
+        least = self.ledger.num_ready + self.ledger.num_running
+        assert least <= self.ledger.num_useful_slots() <= len(left) + len(ending)
