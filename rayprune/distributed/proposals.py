@@ -13,7 +13,7 @@ from ray.tune.search import Searcher
 
 from rayprune.config import Search
 from rayprune.distributed.trial import FAILED, GOAL
-from rayprune.results.proposed import Proposal
+from rayprune.results.proposed import Proposal, points_of
 from rayprune.trials import TrialPlan
 
 Point = Mapping[str, Any]
@@ -72,9 +72,10 @@ class Searched(Trials):
     ) -> None:
         """`searcher` proposes the `known` points first, in any order; `propose` makes trials."""
         super().__init__()
-        self._searcher, self._search, self._known, self._propose = searcher, search, known, propose
-        points = {repr(sorted(proposal.point.items())) for proposal, _ in known}
-        self._points_left = max(search.num_samples, len(points))
+        self._searcher, self._search, self._propose = searcher, search, propose
+        self._known = list(known)  # those that Tune does not have yet
+        num_known = len(points_of([proposal for proposal, _ in known]))
+        self._points_left = max(search.num_samples, num_known)
         self._next: list[tuple[_Group, TrialPlan]] = []
         self._groups: dict[str, _Group] = {}
 
@@ -121,11 +122,19 @@ class Searched(Trials):
         return self._search.metrics if self._search.within_dense is None else (GOAL,)
 
     def _trials_of(self, point: Point) -> list[TrialPlan]:
-        """The trials of a point, one for each seed: those that there are, and new ones."""
-        known = {p.seed: trial for p, trial in self._known if _is_same(p.point, point)}
-        exact = next((p.point for p, _ in self._known if _is_same(p.point, point)), point)
-        seeds: Sequence[int | None] = self._search.seeds or (None,)
-        return [known.get(seed) or self._propose(exact, seed) for seed in seeds]
+        """The trials of a point, one for each seed: those that there are, each once, and new ones.
+
+        So a point that a searcher proposes twice has trials for each time.
+        """
+        same = [(p, trial) for p, trial in self._known if _is_same(p.point, point)]
+        exact = same[0][0].point if same else point
+        trials = []
+        for seed in self._search.seeds or (None,):
+            known = next((pair for pair in same if pair[0].seed == seed), None)
+            if known is not None:
+                self._known.remove(known)
+            trials.append(self._propose(exact, seed) if known is None else known[1])
+        return trials
 
 
 def _config(trial: TrialPlan) -> dict[str, Any]:

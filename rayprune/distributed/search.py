@@ -32,6 +32,7 @@ from rayprune.distributed.trial import run_trial
 from rayprune.distributed.withdraw import Withdraw
 from rayprune.results.comparison import Comparison
 from rayprune.results.progress import Changes, ProgressLog, StudyProgress
+from rayprune.results.proposed import points_of
 from rayprune.results.recorder import Recorder
 from rayprune.trials import TrialPlan
 
@@ -193,8 +194,7 @@ class _TunePlan:
         recorder, search = self.recorder, self._study.search
         if not search.algorithm.is_listed:
             known = list(zip(recorder.proposals, recorder.trials, strict=True))
-            points = {repr(sorted(p.point.items())): p.point for p in recorder.proposals}
-            searcher = make_searcher(self._study, list(points.values()))
+            searcher = make_searcher(self._study, points_of(recorder.proposals))
             return Searched(searcher, search, known, self._propose)
         pending = {trial.name for trial in recorder.pending}
         before = [trial for trial in recorder.trials if trial.name not in pending]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -35,6 +36,20 @@ class Proposal:
         return make_trial(study, self.name, {**self.point, **seed})
 
 
+def points_of(proposals: Sequence[Proposal]) -> list[Mapping[str, Any]]:
+    """The points in their order, with all seeds; one that was proposed twice is there twice."""
+    points: list[Mapping[str, Any]] = []
+    times: Counter[str] = Counter()  # that a point is among them
+    seen: Counter[tuple[str, int | None]] = Counter()
+    for proposal in proposals:
+        name = repr(sorted(proposal.point.items()))
+        seen[name, proposal.seed] += 1
+        if seen[name, proposal.seed] > times[name]:
+            times[name] += 1
+            points.append(proposal.point)
+    return points
+
+
 _PROPOSALS = TypeAdapter(tuple[Proposal, ...])
 
 
@@ -53,5 +68,6 @@ def read_proposals(folder: str) -> tuple[Proposal, ...]:
 
 def write_proposals(folder: str, proposals: Sequence[Proposal]) -> None:
     """Write down what was proposed. Raises ``StorageError``."""
-    content = json.dumps([asdict(proposal) for proposal in proposals])
+    raw = [asdict(proposal) for proposal in proposals]
+    content = json.dumps(raw, default=lambda number: number.item())  # libraries have their own
     write_bytes(proposed_file(folder), content.encode())
