@@ -80,8 +80,8 @@ class Recorder:
         width = len(str(num_proposed(self.study) - 1))
         proposal = Proposal(f"{len(self.trials):0{width}d}", point, seed)
         trial = proposal.make_trial(self.study)
+        write_proposals(self.folder, [*self.proposals, proposal])
         self.proposals.append(proposal)
-        write_proposals(self.folder, self.proposals)
         self.trials.append(trial)
         return trial
 
