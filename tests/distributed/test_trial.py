@@ -94,10 +94,8 @@ def reported(monkeypatch):
     return results
 
 
-def run(study, replays=None, **search):
-    run_trial(
-        {"trial": "a"}, ledger=Asked(study), search=search_of(**search), replays=replays or {}
-    )
+def run(study, **search):
+    run_trial({"trial": "a"}, ledger=Asked(study), search=search_of(**search), replays={})
 
 
 def heard(reported):
