@@ -138,7 +138,13 @@ def test_a_search_may_grow_by_samples_and_by_seeds(study, tmp_path):
         finish(study, recorder.propose({LR: lr}, None))
     grown = Recorder(study_in(tmp_path, num_samples=5), ())
     assert grown.has_work and grown.trials == recorder.trials and grown.pending == ()
-    assert Recorder(study_in(tmp_path, seeds=[0, 1]), ()).has_work
+    with_seeds = study_in(tmp_path, seeds=[0, 1])
+    grown = Recorder(with_seeds, ())
+    for point in points_of(grown.proposals):
+        assert grown.has_work, "what was run without these seeds does not count"
+        for seed in (0, 1):
+            finish(with_seeds, grown.propose(point, seed))
+    assert not grown.has_work
 
 
 def test_the_table_has_what_is_proposed_while_it_runs(study, monkeypatch):
