@@ -92,6 +92,8 @@ class Cluster:
     def kill(self, actor):
         assert not actor.is_killed
         actor.is_killed = True
+        there = [n for n, run in self.runs.items() if run.actor is actor and not run.ended]
+        self.ends(*there, error=ACTOR_DIED)
 
     # what happens
 
@@ -338,6 +340,14 @@ def test_a_slot_that_worked_and_ended_by_an_error_is_replaced_for_ever(make):
     assert said(ledger, "slot_lost")[0] == (0, "it ended: ImportError: no package")
     assert len(said(ledger, "slot_lost")) == 3 * MAX_STARTS
     assert said(ledger, "abandon") == []
+
+
+def test_all_slots_that_worked_may_die_at_once(make):
+    pool, cluster, ledger = make(useful=2 * MAX_STARTS, one=MAX_STARTS, two=MAX_STARTS)
+    settle(pool, cluster)
+    cluster.ends(*list(cluster.at_work), error=failed())
+    settle(pool, cluster)
+    assert len(cluster.at_work) == 2 * MAX_STARTS and said(ledger, "abandon") == []
 
 
 def test_slots_that_never_come_to_work_abandon_the_study(make):
