@@ -8,7 +8,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from importlib import import_module
 from pathlib import Path
@@ -189,10 +189,8 @@ def _run(
             on_results(results)
         return results
 
-    if recorder is not None:
-        make_ignored(recorder.storage, folder, f"{recorder.storage}/stages")
-        if ray and recorder.has_work:
-            return _run_on_ray(recorder, trials, on_progress, keep, tune_options)
+    if ray and recorder is not None and recorder.has_work:
+        return _run_on_ray(recorder, trials, on_progress, keep, tune_options)
     return _run_here(study, trials, recorder, ray, on_progress, keep)
 
 
@@ -251,10 +249,13 @@ def _run_on_ray(
         _check_parts(study, trials)
         import_module("rayprune.distributed.search")
 
-    with connected(meanwhile) as is_ours, held(study_lease_file(folder), folder):
+    with connected(meanwhile) as is_ours:
         from rayprune.distributed.search import TuneOptions, search
 
-        return search(recorder, on_progress, keep, TuneOptions(**tune_options), is_ours=is_ours)
+        _make_folders(recorder)
+        with held(study_lease_file(folder), folder):
+            options = TuneOptions(**tune_options)
+            return search(recorder, on_progress, keep, options, is_ours=is_ours)
 
 
 def _run_here(
@@ -269,17 +270,26 @@ def _run_here(
     in_group = not ray and int(os.environ.get("WORLD_SIZE", 1)) > 1  # its ranks end together
     if recorder is not None and not recorder.has_work and not in_group:
         # What is finished needs neither data nor workers, nor the seconds of importing torch.
+        _make_folders(recorder)
         recorder.write_study()
-        on_progress(ProgressLog(recorder.found, recorder.stopped).progress)
+        progress = ProgressLog(recorder.found, recorder.stopped).progress
+        on_progress(replace(progress, trials=recorder.trials))
         return keep(recorder.up_to_date() or recorder.write(StudyProgress({})))
     if recorder is None or recorder.has_work:
         check(study, trials, ray=False)
+    if recorder is not None:
+        _make_folders(recorder)
     from rayprune.training.local import run_local
 
     is_held = recorder is not None and recorder.has_work
     folder = study_folder(default_storage(study), study.name)
     with held(study_lease_file(folder), folder) if is_held else nullcontext():
         return keep(run_local(study, trials, recorder, on_progress))
+
+
+def _make_folders(recorder: Recorder) -> None:
+    """Where results are written, once it is known that the study can be run."""
+    make_ignored(recorder.storage, recorder.folder, f"{recorder.storage}/stages")
 
 
 def check(study: Study, trials: Sequence[TrialPlan], *, ray: bool = True) -> None:

@@ -2,15 +2,21 @@
 
 import ast
 import importlib
+import io
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
+from made_records import record
+from rich.console import Console
 
 import rayprune as rp
 from rayprune.config import Study
+from rayprune.console.progress import ProgressView
+from rayprune.results.recorder import Recorder
+from rayprune.results.stages import save_stage
 
 
 @pytest.fixture(scope="module")
@@ -179,6 +185,25 @@ def test_a_finished_study_that_grows_runs_only_what_is_new(
     assert second.comparison.summary.executed_epochs == new_epochs
     known = {row["key"]: row["seconds"] for row in second.table.to_pylist()}
     assert all(known[row["key"]] == row["seconds"] for row in first.table.to_pylist())
+
+
+def test_a_searchers_study_that_is_finished_is_opened_without_ray(small, tmp_path, caplog):
+    """What it has proposed is known from its folder, and shown as finished."""
+    space = {"prune.sparsity": {"uniform": [0.5, 0.9]}}
+    study = made(small, tmp_path, space=space, algorithm="optuna", num_samples=2)
+    recorder = Recorder(study, ())
+    recorder.write_study()
+    for sparsity in (0.6, 0.8):
+        trial, chain = recorder.propose({"prune.sparsity": sparsity}, None), []
+        for stage in trial.plan:
+            chain.append(record(key=stage.key, cycle=stage.cycle, metrics={"val_accuracy": 0.5}))
+            save_stage(str(tmp_path), stage.key, b"weights", chain)
+    console = Console(file=io.StringIO(), width=120)
+    view = ProgressView(console, (), "val_accuracy", 2)
+    results = rp.run(study, on_progress=view)
+    assert [trial.status for trial in results.trials] == ["finished", "finished"]
+    said = "every trial was finished before: nothing is left to run\n"
+    assert console.file.getvalue() == said and "on_progress failed" not in caplog.text
 
 
 def test_another_study_of_that_name_is_refused_and_leaves_all_as_it_was(small, tmp_path):

@@ -58,6 +58,10 @@ class ProgressView:
     def __exit__(self, *error: object) -> None:
         self._live.stop()
 
+    @property
+    def _expected(self) -> int:
+        return max(len(self._trials), self._num_trials)
+
     def _take_in(self, trials: Sequence[TrialPlan]) -> None:
         """Trials that were proposed since the last time."""
         new = trials[len(self._trials) :]
@@ -76,7 +80,7 @@ class ProgressView:
     def __call__(self, progress: StudyProgress) -> None:
         now = time.monotonic()
         self._take_in(progress.trials or ())
-        if len(self._trials) == 1:
+        if self._expected == 1 == len(self._trials):
             self._announce_epochs(progress)
         for key in progress.news:
             self._count(key, progress.stages[key])
@@ -84,7 +88,7 @@ class ProgressView:
         for note in progress.notes:
             self._print(f"[{now - self._started:5.0f} s] {note}")
         changed = self._statuses.update(progress)
-        if len(changed) == self._num_trials and not progress.executed_epochs:
+        if len(changed) == self._expected and not progress.executed_epochs:
             self._announce_all()
         for trial in changed:
             self._announce(trial, progress)
@@ -196,9 +200,8 @@ class ProgressView:
         done, unique = self._num_done, self._epochs.unique
         shared = self._epochs.naive - unique
         num_ended = len(self._trials) - len(self._waiting)
-        num_trials = max(len(self._trials), self._num_trials)
         parts = [
-            f"[{now - self._started:5.0f} s] {num_ended} of {num_trials} trials",
+            f"[{now - self._started:5.0f} s] {num_ended} of {self._expected} trials",
             f"epochs: {done} of {unique} done" + (f", {shared} shared" if shared else ""),
         ]
         if not self._running and done < unique:

@@ -69,10 +69,9 @@ class RayStoppedError(OSError):
 def connected(meanwhile: Callable[[], object] = lambda: None) -> Iterator[bool]:
     """A Ray that this process is connected to, and whether the connection ends with the context.
 
-    `meanwhile` is called while Ray starts; what it raises ends Ray again.
-
     It stays if the process was connected before; else it is the cluster of RAY_ADDRESS, or a new
-    Ray on this machine, and the connection ends with the context. Ray is quiet inside; loggers,
+    Ray on this machine, and the connection ends with the context. `meanwhile` is called while Ray
+    starts; what it raises ends such a connection again. Ray is quiet inside; loggers,
     standard output and signal handlers are as before afterwards. Raises ``RayStoppedError`` where
     Ray fails inside.
     """

@@ -42,6 +42,8 @@ class _Slot:
     number: int
     tag: int
     node: str
+    actor: Any
+    """Of its node."""
     run: Any
     """Ray's reference to what its actor returns when it has ended."""
     started_at: float
@@ -65,6 +67,7 @@ class SlotPool:
         how much memory its nodes will have."""
         self._slots: dict[int, _Slot] = {}
         self._actors: dict[str, Any] = {}
+        self._living: frozenset[int] = frozenset()
         self._joined: set[int] = set()
         self._failed_starts = 0
         if only_node is not None:
@@ -73,6 +76,7 @@ class SlotPool:
     def look(self) -> None:
         """Start what the work wants and the cluster holds; see what has ended."""
         useful, living = ray.get(self._place.ledger.useful_slots.remote())
+        self._living = living
         self._joined |= living
         if living:
             self._failed_starts = 0
@@ -114,7 +118,7 @@ class SlotPool:
             except ray.exceptions.RayError as error:
                 self._replace(slot, error)
             if all(other.node != slot.node for other in self._slots.values()):
-                self._forget_node(slot.node)
+                self._forget(slot)
 
     def _replace(self, slot: _Slot, error: Exception) -> None:
         """What an ended slot ran is wanted again; no trial is to wait for slots that never work."""
@@ -122,17 +126,18 @@ class SlotPool:
         ledger = self._place.ledger
         ledger.slot_lost.remote(slot.number, f"it ended: {reason}", is_blamed=False)
         if isinstance(error, ray.exceptions.RayActorError):
-            self._forget_node(slot.node)
+            self._forget(slot)
         if slot.number not in self._joined:
             self._failed_starts += 1
-        if self._failed_starts >= MAX_STARTS or "no workers could be started" in reason:
+        # Where others work, it is this slot's node that cannot.
+        is_hopeless = not self._living and "no workers could be started" in reason
+        if is_hopeless or self._failed_starts >= MAX_STARTS:
             ledger.abandon.remote(reason)
 
-    def _forget_node(self, node: str) -> None:
-        """An actor without slots would keep the node's memory."""
-        actor = self._actors.pop(node, None)
-        if actor is not None:
-            ray.kill(actor)
+    def _forget(self, slot: _Slot) -> None:
+        """An actor without slots would keep the node's memory; maybe there is a new one already."""
+        if self._actors.get(slot.node) is slot.actor:
+            ray.kill(self._actors.pop(slot.node))
 
     def _move_in(self) -> None:
         """Slots take the place of their placement groups, one after the other on a node.
@@ -158,8 +163,9 @@ class SlotPool:
 
     def _start(self, node: str) -> None:
         number, tag = next(self._numbers), make_tag()
-        run = self._actor_on(node).run.remote(number, tag, self._place, self._scaling)
-        self._slots[number] = _Slot(number, tag, node, run, time.monotonic())
+        actor = self._actor_on(node)
+        run = actor.run.remote(number, tag, self._place, self._scaling)
+        self._slots[number] = _Slot(number, tag, node, actor, run, time.monotonic())
 
     def _actor_on(self, node: str) -> Any:
         if node not in self._actors:

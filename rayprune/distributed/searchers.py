@@ -65,7 +65,10 @@ def make_searcher(study: Study, points_to_evaluate: Sequence[Mapping[str, Any]] 
     _check_arguments(place, kind, algorithm.arguments, SET_BY_US["algorithm"])
     arguments = dict(algorithm.arguments)
     if algorithm.name in SEED_ARGUMENTS:
-        arguments.setdefault(SEED_ARGUMENTS[algorithm.name], study.experiment.seed)
+        # What it would draw first with a seed that was used before is known already.
+        name = SEED_ARGUMENTS[algorithm.name]
+        seed = arguments.get(name, study.experiment.seed)
+        arguments[name] = seed + len(points_to_evaluate) if isinstance(seed, int) else seed
     searched = {name: d for name, d in space.items() if d.equals is None}
     is_optuna = algorithm.name == "optuna"
     points = [_as_proposed(searched, point, whole=not is_optuna) for point in points_to_evaluate]

@@ -53,5 +53,6 @@ def read_proposals(folder: str) -> tuple[Proposal, ...]:
 
 def write_proposals(folder: str, proposals: Sequence[Proposal]) -> None:
     """Write down what was proposed. Raises ``StorageError``."""
-    content = json.dumps([asdict(proposal) for proposal in proposals])
+    raw = [asdict(proposal) for proposal in proposals]
+    content = json.dumps(raw, default=lambda number: number.item())  # libraries have their own
     write_bytes(proposed_file(folder), content.encode())

@@ -72,16 +72,19 @@ class Recorder:
     @property
     def has_work(self) -> bool:
         """Whether something is left to run, or to propose."""
-        is_listed = self.study.search.algorithm.is_listed
-        return bool(self.pending) or (not is_listed and len(self.trials) < num_proposed(self.study))
+        search = self.study.search
+        seeds = search.seeds or (None,)
+        num_there = sum(proposal.seed in seeds for proposal in self.proposals)
+        is_proposed = search.algorithm.is_listed or num_there >= num_proposed(self.study)
+        return bool(self.pending) or not is_proposed
 
     def propose(self, point: Mapping[str, Any], seed: int | None) -> TrialPlan:
         """A new trial for a searcher's point, written down. Raises ``StorageError``."""
         width = len(str(num_proposed(self.study) - 1))
         proposal = Proposal(f"{len(self.trials):0{width}d}", point, seed)
         trial = proposal.make_trial(self.study)
+        write_proposals(self.folder, [*self.proposals, proposal])
         self.proposals.append(proposal)
-        write_proposals(self.folder, self.proposals)
         self.trials.append(trial)
         return trial
 

@@ -1,13 +1,14 @@
 """What people see: every trial once, the epochs as they are, and nothing that confuses."""
 
 import io
+from dataclasses import replace
 
 import pytest
 from counted import Counted
 from rich.console import Console
 
 from rayprune.config import Experiment, Study, load_study
-from rayprune.console.progress import SHOWN_TRIALS, ProgressView, describe, stage_name
+from rayprune.console.progress import SHOWN_TRIALS, ProgressView, describe
 from rayprune.plan import make_plan
 from rayprune.results.outcome import TrialStatus
 from rayprune.results.progress import StageProgress, StudyProgress
@@ -152,9 +153,32 @@ def test_a_change_costs_as_much_in_a_large_study_as_in_a_small_one(num_seeds, te
         assert stages.asked <= 3 + (SHOWN_TRIALS if terminal else 0)
 
 
+def test_trials_that_are_proposed_meanwhile_are_taken_in():
+    """A searcher's: how many there will be is known from the beginning."""
+    study = load_study("quickstart")
+    one, two, *_ = make_trials(study)
+    wrong = replace(two, name="02", plan=(), mistake="retrain.epochs is too long")
+    file = io.StringIO()
+    with ProgressView(Console(file=file, width=120), (), "val_accuracy", 5) as view:
+        view(StudyProgress({}, trials=[]))
+        view(StudyProgress({one.plan[0].key: StageProgress("running", 3)}, trials=[one]))
+        both = {stage.key: DONE for trial in (one, two) for stage in trial.plan}
+        view(StudyProgress(both, trials=[one, two, wrong], executed_epochs=16))
+        view(StudyProgress(both, trials=[one, two, wrong], executed_epochs=16))
+    told = [line for line in file.getvalue().splitlines() if " trial 0" in line]
+    assert [line.partition("trial ")[2] for line in told] == [
+        "02 schedule=ft epochs=3: failed: retrain.epochs is too long",
+        "00 schedule=ft epochs=1: val_accuracy 0.8125",
+        "01 schedule=ft epochs=3: val_accuracy 0.8125",
+    ]
+    assert "0 of 5 trials" in file.getvalue()
+    assert "nothing is left to run" not in file.getvalue(), "more will be proposed"
+    assert "epoch 3/12" not in file.getvalue(), "it is not the only one"
+
+
 def test_stages_of_a_dense_run_in_parts_have_their_own_names():
     fields = {"prune": {"rewind": {"epoch": 3}, "sparsity": 0.9}}
-    names = [stage_name(stage) for stage in make_plan(Experiment.model_validate(fields))]
+    names = [stage.title for stage in make_plan(Experiment.model_validate(fields))]
     assert names == ["dense to epoch 3", "dense", "cycle 1, 90.0% sparse"]
 
 

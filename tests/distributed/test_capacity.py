@@ -9,11 +9,15 @@ BIG = [(8, 4)]
 HEAD = (0, 0)
 
 
-def nodes(*pairs, alive=True):
+def nodes(*pairs, alive=True, kind=None, labels=None):
     """Entries as ``ray.nodes()`` has them: Ray leaves out what a node has none of."""
     named = [{"CPU": float(cpus), "GPU": float(gpus)} for cpus, gpus in pairs]
     resources = [{name: number for name, number in each.items() if number} for each in named]
-    return [{"Alive": alive, "Resources": {"memory": 1e9, **each}} for each in resources]
+    kinds = {} if kind is None else {f"accelerator_type:{kind}": 1.0}
+    return [
+        {"Alive": alive, "Resources": {"memory": 1e9, **kinds, **each}, "Labels": labels or {}}
+        for each in resources
+    ]
 
 
 @pytest.mark.parametrize(
@@ -35,21 +39,15 @@ def nodes(*pairs, alive=True):
         ({"workers": 2}, [HEAD, (1, 0), (1, 0)], 1),  # a slot of two spreads
         ({"workers": 2, "cpus_per_worker": 2}, [(3, 0), (3, 0), (8, 0)], 3),
         ({"gpus_per_worker": 1}, [(16, 0), (1, 8)], 1),  # CPUs here and GPUs there hold nobody
-        ({"slots": 64}, BIG, 64),  # what the user says, for a cluster that grows
-        ({"slots": 64}, [HEAD], 64),
+        ({"slots": 64}, BIG, 8),  # what the user allows holds no more
     ],
 )
 def test_slots_are_what_single_nodes_hold(scaling, pairs, slots):
-    assert num_slots(Scaling.model_validate(scaling), 100, nodes(*pairs)) == slots
-
-
-@pytest.mark.parametrize("scaling", [{}, {"slots": 64}])
-def test_no_more_slots_than_trials(scaling):
-    assert num_slots(Scaling.model_validate(scaling), 3, nodes(*BIG)) == 3
+    assert num_slots(Scaling.model_validate(scaling), nodes(*pairs)) == slots
 
 
 def test_dead_nodes_hold_nothing():
-    assert num_slots(Scaling(), 100, nodes((8, 0), alive=False) + nodes((2, 0))) == 2
+    assert num_slots(Scaling(), nodes((8, 0), alive=False) + nodes((2, 0))) == 2
     assert unmet(Scaling(), nodes((8, 0), alive=False)) is not None
 
 
@@ -104,6 +102,57 @@ def test_nothing_is_said_of_what_fits(scaling, pairs):
 )
 def test_what_is_missing_is_said_with_what_there_is_and_what_helps(scaling, pairs, sentence):
     assert unmet(Scaling.model_validate(scaling), nodes(*pairs)) == sentence
+
+
+MIXED = [
+    *nodes((8, 2), kind="A100", labels={"zone": "a", "ray.io/market-type": "spot"}),
+    *nodes((8, 4), kind="T4", labels={"zone": "b"}),
+    *nodes((16, 0), labels={"zone": "a"}),
+]
+
+
+@pytest.mark.parametrize(
+    ("scaling", "slots"),
+    [
+        ({"gpus_per_worker": 1}, 6),
+        ({"gpus_per_worker": 1, "accelerator_type": "A100"}, 2),
+        ({"gpus_per_worker": 1, "accelerator_type": "T4"}, 4),
+        ({"accelerator_type": "T4"}, 8),
+        ({"labels": {"zone": "a"}}, 24),
+        ({"labels": {"zone": "a", "ray.io/market-type": "spot"}}, 8),
+        ({"gpus_per_worker": 1, "labels": {"zone": "b"}}, 4),
+    ],
+)
+def test_only_nodes_of_the_kind_that_is_asked_for_count(scaling, slots):
+    scaling = Scaling.model_validate(scaling)
+    assert num_slots(scaling, MIXED) == slots and unmet(scaling, MIXED) is None
+
+
+@pytest.mark.parametrize(
+    ("scaling", "needs"),
+    [
+        (
+            {"gpus_per_worker": 1, "accelerator_type": "H100"},
+            "1 CPU and 1 GPU on a node with accelerator type H100; ",
+        ),
+        ({"labels": {"zone": "c"}}, "1 CPU on a node with label zone=c; "),
+        (
+            {"accelerator_type": "T4", "labels": {"zone": "a", "disk": "ssd"}},
+            "1 CPU on a node with accelerator type T4 and label zone=a and label disk=ssd; ",
+        ),
+    ],
+)
+def test_a_kind_that_no_node_is_of_is_named(scaling, needs):
+    said = unmet(Scaling.model_validate(scaling), MIXED)
+    assert said.startswith(f"the worker needs {needs}the cluster has ")
+    assert said.endswith(": waiting for a node that can hold one"), "nothing smaller would help"
+
+
+def test_nodes_of_an_older_ray_have_no_labels():
+    (node,) = nodes((8, 0))
+    del node["Labels"]
+    assert num_slots(Scaling(), [node]) == 8
+    assert unmet(Scaling(labels={"zone": "a"}), [node]) is not None
 
 
 @pytest.mark.parametrize("cpus", [4, 64, 10**9])

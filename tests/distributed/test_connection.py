@@ -161,6 +161,83 @@ def test_the_callers_handlers_work_while_a_ray_that_was_started_here_runs(monkey
             signal.signal(number, handler)
 
 
+# ---- what is done while Ray starts ----
+
+
+@pytest.fixture
+def ray_that_starts(monkeypatch):
+    """What happened, in order; a Ray that starts once it is told to, and says when it is there."""
+    happened, told, there = [], threading.Event(), threading.Event()
+
+    def init(**options):
+        happened.append("starts")
+        assert told.wait(60), "nothing else was done meanwhile"
+        happened.append("is there")
+        there.set()
+
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", init)
+    monkeypatch.setattr(ray, "shutdown", lambda: happened.append("ends"))
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setenv("RAY_worker_niceness", "0")
+    return happened, told, there
+
+
+def test_something_else_is_done_in_a_thread_while_ray_starts(ray_that_starts):
+    happened, told, _ = ray_that_starts
+    threads = []
+
+    def meanwhile():
+        threads.append(threading.current_thread())
+        told.set()
+
+    with connected(meanwhile):
+        assert happened == ["starts", "is there"]
+    assert threads != [threading.current_thread()] and len(threads) == 1
+
+
+def test_the_context_begins_when_both_are_done(ray_that_starts):
+    happened, told, there = ray_that_starts
+
+    def meanwhile():
+        told.set()
+        assert there.wait(60)
+        happened.append("is checked")
+
+    with connected(meanwhile):
+        assert happened == ["starts", "is there", "is checked"]
+
+
+@pytest.mark.parametrize("error", [ValueError("no such field"), RayStoppedError("gone")])
+def test_a_mistake_that_is_found_meanwhile_ends_ray_again_and_is_told(ray_that_starts, error):
+    happened, told, _ = ray_that_starts
+    before = state()
+
+    def meanwhile():
+        told.set()
+        raise error
+
+    with pytest.raises(type(error)) as raised, connected(meanwhile):
+        pytest.fail("it is not entered")
+    assert raised.value is error and state() == before
+    assert happened == ["starts", "is there", "ends"]
+
+
+def test_where_ray_is_there_already_it_is_done_at_once(ray_elsewhere, monkeypatch):
+    monkeypatch.setattr(ray, "shutdown", pytest.fail)
+    done = []
+    with connected(lambda: done.append(1)):
+        assert done == [1]
+
+    def mistaken():
+        raise ValueError("no such field")
+
+    before = state()
+    with pytest.raises(ValueError, match="no such field"), connected(mistaken):
+        pytest.fail("it is not entered")
+    assert state() == before
+
+
 # ---- what Ray's end is called ----
 
 

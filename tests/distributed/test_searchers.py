@@ -113,6 +113,20 @@ def test_the_experiments_seed_is_the_searchers_unless_it_has_its_own(algorithm):
     assert first({word: 2}, 1) == first({word: 2}, 3) == first({}, 2)
 
 
+@pytest.mark.parametrize(
+    "algorithm", ["optuna", "hyperopt", pytest.param("bayesopt", marks=needs_old_bayesopt)]
+)
+@pytest.mark.parametrize("own_seed", [False, True])
+def test_a_search_that_goes_on_draws_no_point_that_it_drew_before(algorithm, own_seed):
+    """Nothing is learned so early: with the seed of before it would draw the same again."""
+    own = {searchers.SEED_ARGUMENTS[algorithm]: 3} if own_seed else {}
+    study = study_of({"name": algorithm, **own}, NUMBERS)
+    before = proposed(study, 3)
+    later = proposed(study, 6, before)
+    assert later[:3] == before
+    assert not [point for point in later[3:] if point is None or point in before]
+
+
 def test_optuna_has_several_goals():
     study = study_of("optuna", metric=["val_accuracy", "num_nonzero"])
     searcher = make_searcher(study)

@@ -1,4 +1,4 @@
-"""What a slot's ranks take for an accident, and an object store without room."""
+"""What ranks take for an accident, an object store without room, and Ray Train's reports."""
 
 import os
 import signal
@@ -8,8 +8,13 @@ import ray
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from rayprune.config import Experiment
 from rayprune.distributed import serve
+from rayprune.distributed.ledger import Run
+from rayprune.plan import make_plan
 from rayprune.results.storage import StorageError
+from rayprune.training.stage import EpochReport
+from rayprune.training.worker import Worker
 
 
 class Killed(Dataset):
@@ -68,3 +73,83 @@ def test_a_snapshot_for_which_the_object_store_has_no_room_is_left_to_the_storag
 
     monkeypatch.setattr(ray, "put", put)
     assert serve._put(b"weights") is None
+
+
+# ---- what Ray Train hears ----
+
+
+class Clock:
+    """Time as a rank's process sees it."""
+
+    def __init__(self, now):
+        self.now = now
+
+    def monotonic(self):
+        return self.now
+
+
+@pytest.fixture
+def ranks(monkeypatch):
+    """Two ranks that hear what rank 0 decides, each with a clock of its own."""
+    said = []
+
+    def broadcast(value, worker):
+        if worker.is_first:
+            said.append(value)
+        return said[-1]
+
+    monkeypatch.setattr(serve, "broadcast", broadcast)
+    return [Rank(monkeypatch, rank, start) for rank, start in enumerate((1e6, 5e3))]
+
+
+class Rank:
+    """What one rank reports to Ray Train."""
+
+    def __init__(self, monkeypatch, rank, now):
+        self.monkeypatch, self.clock, self.reported = monkeypatch, Clock(now), []
+        self.reports = serve._TrainReports(3, Worker(rank, 2))
+
+    def epoch_done(self, stage, history, after=0.0):
+        self.clock.now += after
+        with self.monkeypatch.context() as patched:
+            patched.setattr(serve, "time", self.clock)
+            patched.setattr(serve.ray.train, "report", self.reported.append)
+            report = EpochReport(stage, history, 1.0)
+            self.reports.epoch_done(Run(EXPERIMENT, stage, "07"), report)
+
+
+EXPERIMENT = Experiment.model_validate({"prune": {"rewind": {"epoch": 3}}})
+PART, DENSE, CYCLE = make_plan(EXPERIMENT)
+
+
+def history(epochs):
+    return [{"val_accuracy": epoch / 100} for epoch in range(1, epochs + 1)]
+
+
+def test_a_report_has_the_names_of_slot_trial_and_stage_and_the_epochs_metrics(ranks):
+    first, _ = ranks
+    first.epoch_done(DENSE, history(2))
+    first.epoch_done(CYCLE, history(1), after=60)
+    assert first.reported == [
+        {"slot": 3, "trial": "07", "stage": "dense", "epoch": 5, "val_accuracy": 0.02},
+        {"slot": 3, "trial": "07", "stage": CYCLE.title, "epoch": 1, "val_accuracy": 0.01},
+    ], "epochs as people count them: those of the dense run in all its parts"
+
+
+def test_epochs_that_follow_fast_are_left_out(ranks):
+    """A rank would wait for Ray Train's controller, which takes one report each time it looks."""
+    first, _ = ranks
+    for epochs in range(1, 14):
+        first.epoch_done(CYCLE, history(epochs), after=serve.REPORT_S / 4)
+    assert [report["epoch"] for report in first.reported] == [1, 5, 9, 13]
+
+
+def test_all_ranks_report_the_same_epochs_whatever_their_clocks_say(ranks):
+    """Ray Train waits for the reports of all."""
+    waits = [(0, 90), (1, 90), (1, 0), (5, 0), (0.5, 90), (6, 1)]
+    for epochs, pair in enumerate(waits, 1):
+        for rank, after in zip(ranks, pair, strict=True):
+            rank.epoch_done(CYCLE, history(epochs), after)
+    first, second = ranks
+    assert [report["epoch"] for report in first.reported] == [1, 4, 6]
+    assert second.reported == first.reported

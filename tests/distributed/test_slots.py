@@ -1,5 +1,6 @@
 """A slot goes on over the deaths of its workers, and says in one line why they died."""
 
+import os
 import traceback
 from types import SimpleNamespace
 
@@ -16,7 +17,7 @@ from ray.train.v2._internal.exceptions import (
 from rayprune.config import Experiment, Scaling
 from rayprune.distributed import slots as module
 from rayprune.distributed.ledger import Ledger
-from rayprune.distributed.slots import MAX_STARTS, MetAloneError, SlotActor, Slots, _reason
+from rayprune.distributed.slots import MAX_STARTS, MetAloneError, SlotsOfNode, _reason, resources_of
 from rayprune.plan import make_plan
 from rayprune.results.storage import StorageError
 
@@ -29,7 +30,7 @@ def ledger(monkeypatch):
     """A real one, asked as an actor, with work for a slot."""
     monkeypatch.setattr(ray, "get", lambda answer: answer)
     monkeypatch.setattr(module.time, "sleep", lambda seconds: None)
-    deciding = Ledger(num_slots=2, max_failures=-1)
+    deciding = Ledger(max_failures=-1)
     deciding.submit("a", Experiment(), PLAN)
     return Asked(deciding)
 
@@ -38,9 +39,12 @@ def ledger(monkeypatch):
 def run(ledger, monkeypatch):
     """Run slot 0 over these lives of its workers, one after the other; return what happened.
 
+    The last one ends in peace, as where its workers were told to stop.
+
     A life is called with the ledger and its number, and raises what Ray Train would raise.
     """
     happened = []
+    monkeypatch.setattr(module, "TRAIN_SETTINGS", {})
     monkeypatch.setattr(module, "remove_groups", lambda tag: happened.append(f"removed {tag}"))
 
     def run(*lives):
@@ -51,7 +55,11 @@ def run(ledger, monkeypatch):
             remaining.pop(0)(ledger.answering)
 
         monkeypatch.setattr(module, "_fit", fit)
-        SlotActor().run(0, TAG, SimpleNamespace(ledger=ledger), Scaling())
+        try:
+            SlotsOfNode().run(0, TAG, SimpleNamespace(ledger=ledger), Scaling())
+        except RuntimeError as error:
+            happened.append(str(error))
+        assert not remaining
         return happened
 
     return run
@@ -94,13 +102,10 @@ def test_what_a_slot_held_is_given_back_before_each_run(run):
     assert happened == [f"removed {TAG}", "run"] * 3
 
 
-def test_a_slot_whose_workers_never_join_gives_up_and_says_why(run, ledger):
-    assert run(*[does_not_start] * MAX_STARTS).count("run") == MAX_STARTS
-    assert ledger.words[-1] == (
-        "give_up",
-        0,
-        "no workers could be started: RuntimeError: no package",
-    )
+def test_a_slot_whose_workers_never_join_ends_and_says_why(run, ledger):
+    *happened, error = run(*[does_not_start] * MAX_STARTS)
+    assert happened.count("run") == MAX_STARTS
+    assert error == "no workers could be started: RuntimeError: no package"
     assert ledger.answering.has_work(), "another slot may do it"
 
 
@@ -117,34 +122,19 @@ def test_a_slot_waits_for_nodes_for_ever(run):
     assert run(*lives, ends_all_work).count("run") == len(lives) + 1
 
 
-def test_a_slot_that_ended_by_an_error_of_its_own_is_given_up(ledger, monkeypatch):
-    """Where its code cannot be imported, for example: nobody else would say so."""
-
-    def end(run):
-        if run == "run 1":
-            raise ray.exceptions.RayError("Traceback ...\n  line 7\nImportError: no package\n")
-
-    actors = iter(["run 0", "run 1"])
-    running = SimpleNamespace(remote=lambda *arguments: next(actors))
-    monkeypatch.setattr(module, "start", lambda service: SimpleNamespace(run=running))
-    slots = Slots([TAG, TAG + 1], SimpleNamespace(ledger=ledger), Scaling())
-    monkeypatch.setattr(ray, "wait", lambda runs, **how: (runs, []))
-    monkeypatch.setattr(ray, "get", end)
-    slots.look()
-    assert ledger.words == [("give_up", 1, "slot 1 ended: ImportError: no package")]
-
-
-def test_starts_count_anew_once_workers_have_joined(run, ledger):
+def test_starts_count_anew_once_workers_have_joined(run):
     lives = [*[does_not_start] * (MAX_STARTS - 1), dies]
     assert run(*lives * 3, ends_all_work).count("run") == len(lives) * 3 + 1
-    assert "give_up" not in [word for word, *_ in ledger.words]
 
 
-def test_a_run_that_ends_in_peace_is_followed_by_another_while_there_is_work(run):
+def test_a_run_that_ends_in_peace_is_the_last(run, ledger):
+    """Its workers were idle: when there is work again, another slot starts."""
+
     def is_idle(ledger):
         ledger.join(0)
 
-    assert run(is_idle, is_idle, ends_all_work).count("run") == 3
+    assert run(dies, is_idle).count("run") == 2
+    assert ledger.answering.has_work()
 
 
 def test_without_work_nothing_is_started(run, ledger):
@@ -152,22 +142,58 @@ def test_without_work_nothing_is_started(run, ledger):
     assert run() == []
 
 
-def test_a_slot_that_is_started_again_blames_no_stage(run, ledger):
-    deciding = ledger.answering
-    deciding.max_failures = 0
-    deciding.next_stage(deciding.join(0), 0)
-    run(ends_all_work)
-    assert deciding.state(PLAN[0].key).status == "wanted"
+# ---- what Ray is asked for ----
 
 
-def test_all_slots_but_the_first_wait_for_it_before_they_start(ledger, monkeypatch):
-    waited = []
-    monkeypatch.setattr(ray, "wait", lambda waiting, timeout: waited.append((waiting, timeout)))
-    ledger.answering.first_epoch_done = lambda: "the first slot is at work"
-    ends_all_work(ledger.answering)
-    for slot in (0, 1):
-        SlotActor().run(slot, TAG, SimpleNamespace(ledger=ledger), Scaling())
-    assert waited == [(["the first slot is at work"], module.FIRST_S)]
+@pytest.mark.parametrize(
+    ("fields", "more"),
+    [
+        ({}, {}),
+        ({"cpus_per_worker": 3}, {"CPU": 3}),
+        ({"gpus_per_worker": 0.25}, {"GPU": 0.25}),
+        ({"gpus_per_worker": 1, "accelerator_type": "A100"}, {"accelerator_type:A100": 0.001}),
+        ({"labels": {"zone": "a"}}, {}),
+    ],
+)
+def test_a_worker_asks_for_its_share_and_bears_its_slots_tag(fields, more):
+    resources = resources_of(Scaling.model_validate(fields), TAG)
+    gpus = fields.get("gpus_per_worker")
+    assert resources == {"CPU": 1, "memory": TAG, **({"GPU": gpus} if gpus else {}), **more}
+
+
+@pytest.mark.parametrize("labels", [{}, {"zone": "a"}])
+def test_ray_train_is_asked_for_what_the_placement_group_was(monkeypatch, labels):
+    """So the workers find room where the group had it; and Ray Train tries nothing again."""
+    asked = []
+
+    class Trainer:
+        def __init__(self, function, **options):
+            asked.append(SimpleNamespace(**options))
+
+        def fit(self):
+            asked.append("fit")
+
+    monkeypatch.setattr(module, "SlotTrainer", Trainer)
+    scaling = Scaling(workers=2, cpus_per_worker=3, gpus_per_worker=1, labels=labels)
+    place = SimpleNamespace(study="s", ray_folder="/ray")
+    module._fit(4, TAG, place, scaling)
+    options, ran = asked
+    workers = options.scaling_config
+    assert ran == "fit" and (workers.num_workers, workers.use_gpu) == (2, True)
+    assert workers.resources_per_worker == resources_of(scaling, TAG)
+    assert workers.label_selector == (labels or None)
+    failing = options.run_config.failure_config
+    assert (failing.max_failures, failing.controller_failure_limit) == (0, 0)
+    assert (options.run_config.name, options.run_config.storage_path) == ("s-slot-4", "/ray")
+    told = {"slot": 4, "tag": TAG, "place": place, "threads": 3}
+    assert options.train_loop_config == told
+
+
+def test_ray_trains_settings_may_be_overruled(monkeypatch):
+    timeout = "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"
+    monkeypatch.setattr(os, "environ", {timeout: "60"})
+    SlotsOfNode()
+    assert os.environ == {timeout: "60", "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0"}
 
 
 # ---- why a run ended ----

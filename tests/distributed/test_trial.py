@@ -1,25 +1,26 @@
-"""A trial reports every epoch after the dense run once and in order, whenever it hears of it."""
+"""A trial reports every epoch of its plan once and in order, whenever it hears of it."""
 
-from types import SimpleNamespace
+from dataclasses import replace
 
 import pytest
 import ray
 from asked import Asked
+from made_trials import METRIC, TRIAL, search_of
 from ray import tune
 
-from rayprune.config import Experiment
 from rayprune.distributed.actor import News
 from rayprune.distributed.ledger import Ledger, Run
-from rayprune.distributed.trial import RETRAIN_EPOCHS, Withdraw, run_trial
-from rayprune.plan import make_plan
-from rayprune.trials import TrialPlan
-
-EXPERIMENT = Experiment.model_validate(
-    {"prune": {"cycles": 2}, "retrain": {"epochs": 3}, "dense": {"epochs": 2}}
+from rayprune.distributed.trial import (
+    CYCLES_DONE,
+    FAILED,
+    GOAL,
+    IS_FINAL,
+    ITERATION,
+    RETRAIN_EPOCHS,
+    run_trial,
 )
-TRIAL = TrialPlan("a", {}, EXPERIMENT, make_plan(EXPERIMENT))
-NUM_EPOCHS = 6  # of retraining
-METRIC = "val_accuracy"
+from rayprune.results.goal import goal_of
+from rayprune.trials import TrialPlan
 
 
 def value(stage, epoch):
@@ -38,10 +39,10 @@ def final(stage):
 EPOCHS = [
     (number, value(stage, epoch))
     for number, (stage, epoch) in enumerate(
-        ((stage, epoch) for stage in TRIAL.plan[1:] for epoch in range(1, stage.epochs + 1)), 1
+        ((stage, epoch) for stage in TRIAL.plan for epoch in range(1, stage.epochs + 1)), 1
     )
 ]
-"""(epochs of retraining, the metric), as they are to be reported."""
+"""(epochs of the plan, the metric), as they are to be reported."""
 
 
 class Study:
@@ -49,7 +50,7 @@ class Study:
 
     def __init__(self, *steps):
         self.steps = list(steps) or [1] * 100
-        self.found = {}
+        self.found, self.results = {}, {}
         self.start()
 
     def start(self):
@@ -58,10 +59,10 @@ class Study:
         self.life, self.number = self.ledger.join(0), 0
 
     def submit(self, name):
-        self.ledger.submit(name, EXPERIMENT, TRIAL.plan)
+        self.ledger.submit(name, TRIAL.experiment, TRIAL.plan)
         for key, metrics in self.found.items():
-            self.ledger.found(key, metrics, metrics[-1] if metrics else {})
-        return TRIAL.plan
+            self.ledger.found(key, metrics, self.results.get(key, metrics[-1] if metrics else {}))
+        return TRIAL
 
     def wait_for(self, key, heard):
         for _ in range(self.steps.pop(0) if self.steps else 1):
@@ -93,12 +94,12 @@ def reported(monkeypatch):
     return results
 
 
-def run(study, replays=None):
-    run_trial({"trial": "a"}, ledger=Asked(study), metric=METRIC, replays=replays or {})
+def run(study, **search):
+    run_trial({"trial": "a"}, ledger=Asked(study), search=search_of(**search), replays={})
 
 
 def heard(reported):
-    return [(result[RETRAIN_EPOCHS], result[METRIC]) for result in reported]
+    return [(result[ITERATION], result[METRIC]) for result in reported]
 
 
 @pytest.mark.parametrize(
@@ -106,13 +107,44 @@ def heard(reported):
 )
 def test_every_epoch_is_reported_once_and_in_order_however_late_it_listens(reported, steps):
     run(Study(*steps))
-    assert heard(reported) == [*EPOCHS, EPOCHS[-1]]
+    assert heard(reported) == EPOCHS
 
 
-def test_the_last_report_has_the_final_metrics(reported):
+def test_each_report_says_where_in_the_plan_it_is(reported):
+    """Two dense epochs, then two cycles of three."""
     run(Study())
-    assert reported[-1] == {**final(TRIAL.plan[-1]), RETRAIN_EPOCHS: NUM_EPOCHS}
-    assert "test_accuracy" not in reported[-2]
+    fields = (ITERATION, "phase", "cycle", RETRAIN_EPOCHS, CYCLES_DONE, IS_FINAL)
+    assert [tuple(result[name] for name in fields) for result in reported] == [
+        (1, "dense", 0, 0, 0, False),
+        (2, "dense", 0, 0, 0, False),
+        (3, "retrain", 1, 1, 0, False),
+        (4, "retrain", 1, 2, 0, False),
+        (5, "retrain", 1, 3, 1, False),
+        (6, "retrain", 2, 4, 1, False),
+        (7, "retrain", 2, 5, 1, False),
+        (8, "retrain", 2, 6, 2, True),
+    ]
+
+
+def test_the_last_epoch_of_a_stage_has_all_that_is_known_of_its_result(reported):
+    run(Study())
+    ends = [result for result in reported if "test_accuracy" in result]
+    assert [result["total_epochs"] for result in ends] == [2, 5, 8]
+    assert [result[ITERATION] for result in ends] == [2, 5, 8]
+    assert ends[-1].items() >= final(TRIAL.plan[-1]).items()
+    assert all("total_epochs" not in result for result in reported if result not in ends)
+
+
+def test_a_stage_without_an_epoch_is_a_step_all_the_same(reported):
+    """Tune counts results, and each is to have a number of its own."""
+    dense, cycle, last = TRIAL.plan
+    short = TrialPlan("a", {}, TRIAL.experiment, (dense, replace(cycle, epochs=0), last))
+    study = Study()
+    study.submit = lambda name: study.ledger.submit(name, short.experiment, short.plan) or short
+    run(study)
+    assert [result[ITERATION] for result in reported] == [1, 2, 3, 4, 5, 6]
+    assert [result[RETRAIN_EPOCHS] for result in reported] == [0, 0, 0, 1, 2, 3]
+    assert [result.get("total_epochs") for result in reported] == [None, 2, 2, None, None, 5]
 
 
 @pytest.mark.parametrize("when", range(1, 10))
@@ -132,7 +164,7 @@ def test_a_ledger_that_is_started_again_repeats_and_loses_no_report(reported, wh
 
     study.wait_for = restarted
     run(study)
-    assert heard(reported) == [*EPOCHS, EPOCHS[-1]]
+    assert heard(reported) == EPOCHS
 
 
 @pytest.mark.parametrize("count", [1, 2, 3])
@@ -141,22 +173,31 @@ def test_stages_that_were_found_are_reported_again(reported, count):
     study = Study()
     study.found = {stage.key: history_of(stage, stage.epochs) for stage in TRIAL.plan[:count]}
     run(study)
-    assert heard(reported) == [*EPOCHS, EPOCHS[-1]]
+    assert heard(reported) == EPOCHS
 
 
 def test_a_stage_whose_history_is_not_known_counts_all_the_same(reported):
     study = Study()
     study.found = {stage.key: [] for stage in TRIAL.plan[:2]}
+    study.results = {stage.key: final(stage) for stage in TRIAL.plan[:2]}
     run(study)
-    assert heard(reported) == [*EPOCHS[3:], EPOCHS[-1]]
+    assert heard(reported) == [EPOCHS[1], EPOCHS[4], *EPOCHS[5:]], "each stage's end at least"
 
 
-def test_a_failed_stage_ends_the_trial(reported):
+def test_a_failed_stage_ends_the_trial_and_says_why(reported):
     study = Study()
     study.submit("b")
     study.ledger.abandon("no package")
     run(study)
-    assert reported == []
+    assert reported == [{FAILED: "no package"}]
+
+
+def test_a_point_that_cannot_be_run_says_why_and_wants_nothing(reported):
+    wrong = TrialPlan("a", {}, TRIAL.experiment, (), "retrain.epochs is too long")
+    study = Study()
+    study.submit = lambda name: wrong
+    run(study)
+    assert reported == [{FAILED: "retrain.epochs is too long"}]
 
 
 def test_a_trial_that_fails_later_has_reported_what_was_run(reported):
@@ -170,65 +211,57 @@ def test_a_trial_that_fails_later_has_reported_what_was_run(reported):
 
     study.wait_for = failing
     run(study)
-    assert heard(reported) == EPOCHS[: len(reported)] and reported
+    *before, last = reported
+    assert heard(before) == EPOCHS[: len(before)] and before
+    assert last == {FAILED: "it diverged"}
 
 
-def test_a_result_without_the_metric_is_not_reported(reported, monkeypatch):
-    """As where a stage has no epoch: Tune would refuse it."""
+def test_what_was_stopped_before_is_reported_as_it_was_and_wants_nothing(reported):
+    told = [{RETRAIN_EPOCHS: 1, METRIC: 0.5}, {RETRAIN_EPOCHS: 2, METRIC: 0.4}]
     study = Study()
-    study.found = {stage.key: [{"val_loss": 0.1}] for stage in TRIAL.plan}
-    run(study)
-    assert reported == []
+    asked = Asked(study)
+    run_trial({"trial": "a"}, ledger=asked, search=search_of(), replays={"a": told, "b": []})
+    assert reported == told and asked.words == []
+    assert all(result is not kept for result, kept in zip(reported, told, strict=True))
 
 
-# ---- trials that end before their plan is done ----
+# ---- how far a trial answers "how sparse within a loss of dense?" ----
 
 
-@pytest.fixture
-def given_up():
-    return []
+def goals(reported):
+    return [result.get(GOAL) for result in reported]
 
 
-@pytest.fixture
-def callback(given_up):
-    withdrawn = SimpleNamespace(withdraw=lambda name: None)
-    return Withdraw(Asked(withdrawn), [TRIAL], METRIC, given_up.append)
+def test_the_goal_of_a_search_for_the_sparsest_counts_from_the_dense_run(reported):
+    """The dense run ends at .2, and the cycles are far better."""
+    run(Study(), within_dense=0.01)
+    sparsities = [TRIAL.plan[1].sparsity] * 3 + [TRIAL.plan[2].sparsity] * 3
+    assert goals(reported) == [None, None, *sparsities]
 
 
-def tune_trial(last_result=None):
-    return SimpleNamespace(config={"trial": "a"}, last_result=last_result)
+@pytest.mark.parametrize("metric", [METRIC, "val_loss"])
+@pytest.mark.parametrize("worse", [0.0, 0.005, 0.3])
+def test_the_goal_is_below_zero_where_too_much_is_lost(reported, metric, worse):
+    study = Study()
+    sign = -1 if metric == METRIC else 1
+    for stage in TRIAL.plan:
+        lost = 0.0 if stage.is_dense else sign * worse
+        study.found[stage.key] = [{metric: 0.5 + lost}] * stage.epochs
+        study.results[stage.key] = {metric: 0.5 + lost, "sparsity": 0.7}
+    run(study, metric=metric, within_dense=0.01)
+    ends = [result for result in reported if "total_epochs" in result]
+    expected = goal_of(0.7, -worse, 0.01)
+    assert goals(ends) == [None, *[pytest.approx(expected)] * 2], "the sparsity that was measured"
+    assert (expected < 0) == (worse > 0.01)
 
 
-def test_what_tune_heard_of_a_stopped_trial_is_what_it_replays(reported, callback, given_up):
+def test_without_the_question_there_is_no_goal(reported):
     run(Study())
-    for result in reported[:4]:
-        callback.on_trial_result(0, [], tune_trial(), result)
-    callback.on_trial_complete(0, [], tune_trial(reported[3]))
-    (status,) = given_up
-    assert (status.name, status.status, status.key) == ("a", "stopped", TRIAL.plan[-1].key)
-    assert status.reason == "early stopping gave it up after 4 epochs of retraining"
-    assert status.reported == tuple(EPOCHS[:4])
-    replay = [{METRIC: number, RETRAIN_EPOCHS: epochs} for epochs, number in status.reported]
-    study = Asked(Study())
-    reported.clear()
-    run_trial({"trial": "a"}, ledger=study, metric=METRIC, replays={"a": replay})
-    assert heard(reported) == EPOCHS[:4] and study.words == [], "and wants nothing"
+    assert goals(reported) == [None] * len(EPOCHS)
 
 
-def test_an_epoch_that_was_reported_twice_is_replayed_once(callback, given_up):
-    """As by a trial whose process died and was started again."""
-    for epochs in (1, 2, 1, 2, 3):
-        callback.on_trial_result(0, [], tune_trial(), {METRIC: 0.5, RETRAIN_EPOCHS: epochs})
-    callback.on_trial_error(0, [], tune_trial())
-    assert given_up[0].reported == ((1, 0.5), (2, 0.5), (3, 0.5))
-    assert given_up[0].status == "unfinished"
-
-
-@pytest.mark.parametrize("end", ["on_trial_complete", "on_trial_error"])
-def test_whatever_ends_a_trial_it_wants_nothing_any_more(callback, end):
-    getattr(callback, end)(0, [], tune_trial())
-    assert callback._ledger.words == [("withdraw", "a")]
-
-
-def test_what_tune_writes_down_holds_no_ledger(callback):
-    assert callback.__getstate__() == {}
+def test_without_the_metric_of_the_dense_run_there_is_no_goal(reported):
+    study = Study()
+    study.found = {stage.key: [{"val_loss": 0.1}] * stage.epochs for stage in TRIAL.plan}
+    run(study, within_dense=0.01)
+    assert goals(reported) == [None] * len(EPOCHS)

@@ -11,7 +11,7 @@ GONE = TrialStatus(name="2", status="stopped", reason="worse than others")
 
 @pytest.fixture
 def log():
-    return ProgressLog({"found": DONE}, num_parallel=3)
+    return ProgressLog({"found": DONE})
 
 
 def changes(epochs=0, ledger="first", executed_for=(), **stages):
@@ -19,9 +19,9 @@ def changes(epochs=0, ledger="first", executed_for=(), **stages):
 
 
 def test_it_starts_from_what_was_found_and_stopped():
-    progress = ProgressLog({"found": DONE}, {"2": GONE}, num_parallel=3).progress
+    progress = ProgressLog({"found": DONE}, {"2": GONE}).progress
     assert progress.stages == {"found": DONE} and progress.given_up == {"2": GONE}
-    assert (progress.executed_epochs, progress.num_parallel) == (0, 3)
+    assert progress.executed_epochs == 0
     assert progress.changed is None and list(progress.news) == ["found"]
 
 
