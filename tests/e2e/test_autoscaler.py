@@ -1,6 +1,5 @@
 """Slots follow the work, and nodes the slots: an autoscaler brings and ends them during a study."""
 
-import socket
 import time
 
 import pytest
@@ -8,9 +7,15 @@ import yaml
 from disturbed import Driver, opened
 from ray._raylet import GcsClient
 from ray.core.generated.gcs_pb2 import GcsNodeInfo
+from ray.util import get_node_ip_address
 from ray_nodes import Nodes, ray_nodes
 
 IDLE_MINUTES = 0.1
+COMMANDS = (  # what Ray's launcher would fill in
+    *("cluster_synced_files", "initialization_commands", "setup_commands"),
+    *("head_setup_commands", "worker_setup_commands"),
+    *("head_start_ray_commands", "worker_start_ray_commands"),
+)
 ALIVE = GcsNodeInfo.GcsNodeState.ALIVE
 LATE_S = 120  # within which the autoscaler ends what is idle: for machines that are busy
 
@@ -19,11 +24,15 @@ class Autoscaled(Nodes):
     """A head without CPUs, whose autoscaler starts up to two nodes of one CPU each."""
 
     def _head_options(self, port: int) -> list[str]:
-        address = f"{socket.gethostbyname(socket.gethostname())}:{port}"
+        address = f"{get_node_ip_address()}:{port}"
         worker = {"CPU": 1, "object_store_memory": 100_000_000}
         config = {
             "cluster_name": "fake",
             "max_workers": 2,
+            **{field: {} for field in ("auth", "file_mounts", "docker")},
+            **{field: [] for field in COMMANDS},
+            "file_mounts_sync_continuously": False,
+            "upscaling_speed": 1.0,
             "idle_timeout_minutes": IDLE_MINUTES,
             "provider": {
                 "type": "external",
