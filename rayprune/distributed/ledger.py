@@ -11,7 +11,7 @@ from __future__ import annotations
 import heapq
 import time
 import uuid
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -28,6 +28,9 @@ ELSEWHERE_S = 5.0  # how soon a stage that another study runs is looked at again
 IDLE_S = 60.0  # how long a slot without work keeps its CPUs and GPUs
 # A slot takes about this long to start: it is wanted before the stages are ready that it will run.
 AHEAD_S = 30.0
+# A stage comes before what follows on the one that a slot holds if the way from it to the end of a
+# trial is at least this share of the time that all slots together still need.
+CRITICAL = 0.5
 
 
 @dataclass(frozen=True)
@@ -98,6 +101,8 @@ class _Entry:
     not_before: float = 0.0
     path: int = 0
     """Epochs of the longest way from the beginning of this stage to the end of a trial."""
+    left: int = 0
+    """Epochs that are wanted and not run."""
     is_counted: bool = False
     """Among the ready ones."""
 
@@ -148,6 +153,9 @@ class Ledger:
     _users: dict[str, list[str]] = field(default_factory=dict)
     """Key -> the stages that need it."""
     _plans: dict[str, Sequence[Stage]] = field(default_factory=dict)
+    _counted: set[str] = field(default_factory=set)
+    """Trials whose shared epochs were counted: one that was paused submits its plan again."""
+    _epochs_left: int = 0
     _lives: dict[int, _Life] = field(default_factory=dict)
     _num_joined: dict[int, int] = field(default_factory=dict)
     _ready: dict[str | None, list[tuple[_Urgency, str]]] = field(default_factory=dict)
@@ -166,15 +174,13 @@ class Ledger:
     def submit(self, trial: str, experiment: Experiment, plan: Sequence[Stage]) -> None:
         """A trial wants all stages of its plan."""
         self._plans[trial] = plan
-        path = 0
         for stage in plan:
             if stage.key not in self._entries:
                 self._enter(experiment, stage)
-            elif trial not in self._entries[stage.key].wanted_by:
+            elif trial not in self._counted:
                 self.shared_epochs += stage.epochs
-        for stage in reversed(plan):
-            path += stage.epochs
-            entry = self._entries[stage.key]
+        self._counted.add(trial)
+        for entry, path in self._with_paths(plan):
             entry.wanted_by[trial] = None
             entry.path = max(entry.path, path)
             self._touch(entry)
@@ -194,10 +200,11 @@ class Ledger:
 
     def withdraw(self, trial: str) -> None:
         """A trial wants nothing any more; what only it wanted is not started, or ends early."""
-        for stage in self._plans.pop(trial, ()):
-            entry = self._entries[stage.key]
+        for entry, path in self._with_paths(self._plans.pop(trial, ())):
             if trial in entry.wanted_by:
                 del entry.wanted_by[trial]
+                if path == entry.path and entry.is_open:
+                    entry.path = self._longest_path(entry)
                 self._touch(entry)
 
     def withdraw_all(self) -> None:
@@ -244,7 +251,7 @@ class Ledger:
 
     def num_useful_slots(self) -> int:
         """Slots that have a stage to run, now or by the time one more would have started."""
-        running = [self._entries[life.running] for life in self._lives.values() if life.running]
+        running = self._running_entries()
         ending = {entry.stage.key for entry in running if self._ends_soon(entry)}
         soon = {user for key in ending for user in self._users.get(key, ())}
         follow = sum(self._follows(self._entries[user], ending) for user in soon)
@@ -412,7 +419,7 @@ class Ledger:
     @property
     def num_running(self) -> int:
         """Stages that run."""
-        return sum(life.running is not None for life in self._lives.values())
+        return len(self._running_entries())
 
     def has_ready(self) -> bool:
         """Whether a slot that asks would be answered at once."""
@@ -455,6 +462,13 @@ class Ledger:
         life.heard_at = self.clock()
         return life
 
+    def _running_entries(self) -> list[_Entry]:
+        """Stages that a life runs; not one that nobody wants any more, and that ends."""
+        running = [
+            (self._entries[life.running], life) for life in self._lives.values() if life.running
+        ]
+        return [entry for entry, life in running if entry.runs_on == life.incarnation]
+
     def _running(self, incarnation: Incarnation, key: str) -> _Entry | None:
         """The stage that this life runs; None if it does not, or not any more."""
         if self._alive(incarnation) is None:
@@ -481,10 +495,11 @@ class Ledger:
         entry = self._first_ready()
         if entry is None:
             return self._idle(life)
-        if life.held is not None:  # what follows on what it holds, unless something is more urgent
-            following = self._first_ready(life.held)
-            if following is not None and _urgency(following)[:-1] <= _urgency(entry)[:-1]:
-                entry = following
+        # What follows on what it holds comes first, so that trials end early and little is loaded.
+        following = None if life.held is None else self._first_ready(life.held)
+        if following is not None:
+            is_level = _urgency(following)[:-1] <= _urgency(entry)[:-1]
+            entry = following if is_level or not self._is_critical(entry) else entry
         life.idle_since = None
         life.running, life.mistakes = entry.stage.key, {}
         entry.runs_on = life.incarnation
@@ -494,10 +509,26 @@ class Ledger:
         self._becomes(entry, StageProgress("running", entry.progress.epochs_done))
         return Run(entry.experiment, entry.stage, next(iter(entry.wanted_by)))
 
+    def _is_critical(self, entry: _Entry) -> bool:
+        """Whether what follows on a stage may decide when the study ends."""
+        return entry.path >= CRITICAL * self._epochs_left / max(1, len(self._lives))
+
+    def _with_paths(self, plan: Sequence[Stage]) -> Iterator[tuple[_Entry, int]]:
+        """The entries of a plan, the last one first, and the epochs from each to its end."""
+        path = 0
+        for stage in reversed(plan):
+            path += stage.epochs
+            yield self._entries[stage.key], path
+
+    def _longest_path(self, wanted: _Entry) -> int:
+        """Of the trials that want a stage now."""
+        plans = [self._plans[trial] for trial in wanted.wanted_by]
+        return max(p for plan in plans for entry, p in self._with_paths(plan) if entry is wanted)
+
     def _idle(self, life: _Life) -> Answer:
         """There is nothing to run now: a life waits a while, unless nothing will ever come."""
         now = self.clock()
-        life.idle_since = life.idle_since or now
+        life.idle_since = now if life.idle_since is None else life.idle_since
         if not self.has_work():
             return Stop()
         is_needed = len(self._lives) <= self.num_useful_slots()
@@ -542,6 +573,9 @@ class Ledger:
             (self._open.add if entry.is_open else self._open.discard)(key)
             for source in entry.stage.inputs.keys:
                 self._count_waiting(self._entries[source], 1 if entry.is_open else -1)
+        left = entry.stage.epochs - entry.progress.epochs_done if entry.is_open else 0
+        self._epochs_left += left - entry.left
+        entry.left = left
         is_ready = self._is_ready(entry)
         self._num_ready += is_ready - entry.is_counted
         entry.is_counted = is_ready

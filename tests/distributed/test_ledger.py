@@ -276,6 +276,36 @@ def test_the_longest_way_to_the_end_of_a_trial_comes_first():
     assert ledger.next_stage(ledger.join(0), 0).stage == longest[0]
 
 
+def test_a_slot_goes_on_from_what_it_holds_unless_that_would_make_the_study_longer():
+    """So the first trial ends early, though the other dense run has the longer way to go."""
+    ledger = Ledger()
+    many = [submit(ledger, str(n), epochs=n + 1, cycles=1) for n in range(9)]
+    life = ledger.join(0)
+    run(ledger, life, ledger.next_stage(life, 0))
+    other = submit(ledger, "other", seed=1, epochs=1, cycles=1)
+    assert ledger.next_stage(life, 1).stage == many[-1][-1], "one slot runs all in any order"
+    ledger.join(1), ledger.join(2), ledger.join(3)
+    run(ledger, life, ledger.next_stage(life, 1))
+    assert ledger.next_stage(life, 2).stage == other[0], "of four, three would wait for the last"
+
+
+def test_a_trial_that_is_withdrawn_takes_its_long_way_with_it():
+    ledger = Ledger()
+    submit(ledger, "short", cycles=1)
+    longer = submit(ledger, "longer", seed=1, cycles=2)
+    submit(ledger, "long", cycles=3)
+    ledger.withdraw("long")
+    assert ledger.next_stage(ledger.join(0), 0).stage == longer[0]
+
+
+def test_a_trial_that_was_paused_shares_nothing_with_itself():
+    ledger = Ledger()
+    for _ in range(3):
+        submit(ledger, "a")
+        ledger.withdraw("a")
+    assert ledger.shared_epochs == 0
+
+
 def test_the_way_to_the_end_is_that_of_the_longest_trial_that_waits():
     ledger = Ledger()
     submit(ledger, "a", seed=1, cycles=2)
