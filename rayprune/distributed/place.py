@@ -18,6 +18,8 @@ class Place:
     """Its name, as Ray's dashboard shows it."""
     token: str
     """What the driver wrote there, for every node to see."""
+    has_dashboard: bool
+    """Whether Ray's dashboard may show the runs of Ray Train."""
     ray_folder: str
     """Where Ray Tune and Ray Train keep their own files, which nothing reads again: on the disk of
     the head, so that a storage in trouble is none for them."""

@@ -85,11 +85,19 @@ def search(
     scaling = study.scaling
     ledger = start(LedgerActor, study.name, recorder.storage, scaling, max_concurrency=MAX_WAITING)
     token = write_token(recorder.folder)
-    place = Place(ledger, recorder.storage, recorder.folder, study.name, token, ray_folder.name)
     nodes = ray.nodes()
     held = num_slots(scaling, nodes)
     # A Ray that was started here cannot grow; elsewhere an autoscaler may bring what is asked.
     is_fixed = is_ours and not os.environ.get("RAY_ADDRESS")
+    place = Place(
+        ledger=ledger,
+        storage=recorder.storage,
+        folder=recorder.folder,
+        study=study.name,
+        token=token,
+        has_dashboard=not is_fixed,
+        ray_folder=ray_folder.name,
+    )
     most = scaling.slots or (held if is_fixed else None)
     pool = SlotPool(place, scaling, most, only_node=nodes[0]["NodeID"] if is_fixed else None)
     trackers = make_trackers(study, recorder.folder, ray_folder.name)

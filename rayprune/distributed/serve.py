@@ -174,6 +174,7 @@ def _run(
     hear: Callable[[EpochReport], None],
 ) -> Snapshot | None:
     stage, ledger, storage = run.stage, place.ledger, place.storage
+    log.info("trial %s: %s, key %s", run.trial, stage.title, stage.key)  # in Ray's dashboard
 
     def on_epoch(report: EpochReport) -> bool:
         is_wanted = True
@@ -207,7 +208,7 @@ def _run(
 
 
 class _TrainReports:
-    """What Ray Train hears of a slot's stages, for its dashboard and its callbacks.
+    """What Ray Train hears of a slot's stages.
 
     Ray Train takes one report each time that its controller looks, and a rank waits until the last
     one was taken: so epochs that follow fast are left out.

@@ -47,6 +47,8 @@ class SlotsOfNode:
 
         Raises what its workers failed with where they cannot be started again and again.
         """
+        if place.has_dashboard:
+            os.environ.setdefault("RAY_TRAIN_ENABLE_STATE_TRACKING", "1")
         ledger, starts, num_joined = place.ledger, 0, 0
         while ray.get(ledger.has_work.remote()):
             remove_groups(tag)
