@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
@@ -17,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from rayprune import report
-from rayprune.config import ConfigError, Study
+from rayprune.checks import check, check_parts, check_words
+from rayprune.config import Study
 from rayprune.results.comparison import Comparison
-from rayprune.results.earlier import check_same, read_earlier
 from rayprune.results.files import (
     best_folder,
     default_storage,
@@ -39,7 +38,7 @@ from rayprune.results.recorder import Recorder
 from rayprune.results.setting import Setting
 from rayprune.results.storage import modified, read_bytes
 from rayprune.results.table import read_table
-from rayprune.trials import TrialPlan, check_space, make_trials
+from rayprune.trials import TrialPlan, make_trials
 
 if TYPE_CHECKING:
     from ray.tune import Callback, ResultGrid
@@ -242,11 +241,11 @@ def _run_on_ray(
 ) -> Results:
     """Run what is left on Ray. It starts while the study is checked: both take seconds."""
     study, folder = recorder.study, recorder.folder
-    _check_words(study, ray=True)
+    check_words(study, ray=True)
     from rayprune.distributed.connection import connected
 
     def meanwhile() -> None:
-        _check_parts(study, trials)
+        check_parts(study, trials)
         import_module("rayprune.distributed.search")
 
     with connected(meanwhile) as is_ours:
@@ -292,72 +291,6 @@ def _make_folders(recorder: Recorder) -> None:
     make_ignored(recorder.storage, recorder.folder, f"{recorder.storage}/stages")
 
 
-def check(study: Study, trials: Sequence[TrialPlan], *, ray: bool = True) -> None:
-    """What can be known before any GPU is taken. Raises ``ValueError``."""
-    _check_words(study, ray=ray)
-    _check_parts(study, trials)
-
-
-def _check_words(study: Study, *, ray: bool) -> None:
-    """What needs no library: whether the study can run where it is to run."""
-    if ray and not _is_connected():
-        from rayprune.distributed.scaling import check_scaling
-
-        check_scaling(study.scaling)
-    mistakes = [] if ray else list(_of_ray(study))
-    if mistakes:
-        raise ConfigError("\n".join(mistakes))
-    if not study.search.algorithm.is_listed:
-        check_space(study)
-
-
-def _of_ray(study: Study) -> Iterator[str]:
-    """What a study that is to run without Ray may not have."""
-    search = study.search
-    if not search.algorithm.is_listed:
-        yield (
-            f"search.algorithm {search.algorithm.name} is Ray Tune's, and this study is to run "
-            f"without Ray. Write search.algorithm=random, or run with Ray"
-        )
-    if search.scheduler is not None:
-        yield (
-            "search.scheduler is Ray Tune's, and this study is to run without Ray. Leave it out "
-            "(search.scheduler=null), or run with Ray"
-        )
-    if study.tracking:
-        names = ", ".join(tracker.name for tracker in study.tracking)
-        yield (
-            f"tracking: {names} listens to Ray Tune, and this study is to run without Ray. Leave "
-            f"it out (tracking=[]), or run with Ray"
-        )
-
-
-def _check_parts(study: Study, trials: Sequence[TrialPlan]) -> None:
-    """Its data, networks, searcher, scheduler and trackers."""
-    from rayprune.data import check_data
-    from rayprune.models import check_model
-
-    experiments = [trial.experiment for trial in trials] or [study.experiment]
-    for data in dict.fromkeys(experiment.data for experiment in experiments):
-        check_data(data)
-    for model in dict.fromkeys(experiment.model for experiment in experiments):
-        check_model(model.name, target=model.target, weights=model.weights)
-    if study.search.scheduler is not None or not study.search.algorithm.is_listed:
-        from rayprune.distributed.searchers import check_search
-
-        check_search(study)
-    if study.tracking:
-        from rayprune.distributed.tracking import check_tracking
-
-        check_tracking(study.tracking)
-
-
-def check_folder(study: Study, trials: Sequence[TrialPlan]) -> None:
-    """Raises ``ConfigError`` if the results that lie in the study's folder are another study's."""
-    folder = study_folder(default_storage(study), study.name)
-    check_same(folder, read_earlier(folder).begun_study, study, trials)
-
-
 def _harmless(on_progress: OnProgress | None) -> OnProgress:
     """What only informs may fail, and the study goes on; the first failure is logged."""
     failed: list[Exception] = []
@@ -384,12 +317,6 @@ def _environment_restored() -> Iterator[None]:
         for name in os.environ.keys() - before.keys():
             del os.environ[name]
         os.environ.update(before)
-
-
-def _is_connected() -> bool:
-    """Whether this process uses a Ray already; asks without importing it."""
-    ray = sys.modules.get("ray")
-    return ray is not None and bool(ray.is_initialized())
 
 
 def _ship(results: Results, trials: Sequence[TrialPlan]) -> None:

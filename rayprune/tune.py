@@ -45,7 +45,7 @@ def main(arguments: Sequence[str] | None = None, *, prog: str = "python -m raypr
 
 def dry_run(study: Study, *, ray: bool = True, force: bool = False) -> int:
     """Print trials, stages and epochs; start nothing. Return 0, or 2 for invalid input."""
-    from rayprune.api import check, check_folder
+    from rayprune.checks import check, check_folder
     from rayprune.console import open_console
     from rayprune.console.dry_run import print_plan, print_search
     from rayprune.trials import make_trials

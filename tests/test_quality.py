@@ -15,7 +15,7 @@ PACKAGE = ROOT / "rayprune"
 LINES = [
     {"__main__", "tune", "train"},
     {"api", "console"},
-    {"report"},
+    {"checks", "report"},
     {"distributed"},
     {"training", "exporting"},
     {"sparsifiers", "models", "data"},

@@ -54,7 +54,7 @@ VICTIMS = {
     "controller": "ray::TrainController",
     "trial": "ray::ImplicitFunc",
     "ledger": "ray::LedgerActor",
-    "slot": "ray::SlotActor",
+    "slot": "ray::SlotsOfNode",
     "driver": f"{sys.executable} -m rayprune.tune",
 }
 NODE = "node"

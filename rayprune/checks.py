@@ -1,0 +1,83 @@
+"""What can be known of a study before anything runs: one place for all checks but its syntax."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+
+from rayprune.config import ConfigError, Study
+from rayprune.results.earlier import check_same, read_earlier
+from rayprune.results.files import default_storage, study_folder
+from rayprune.trials import TrialPlan, check_space
+
+
+def check(study: Study, trials: Sequence[TrialPlan], *, ray: bool = True) -> None:
+    """What can be known before any GPU is taken. Raises ``ValueError``."""
+    check_words(study, ray=ray)
+    check_parts(study, trials)
+
+
+def check_words(study: Study, *, ray: bool) -> None:
+    """What needs no library: whether the study can run where it is to run."""
+    if ray and not _is_connected():
+        from rayprune.distributed.scaling import check_scaling
+
+        check_scaling(study.scaling)
+    mistakes = [] if ray else list(_of_ray(study))
+    if mistakes:
+        raise ConfigError("\n".join(mistakes))
+    if not study.search.algorithm.is_listed:
+        check_space(study)
+
+
+def _of_ray(study: Study) -> Iterator[str]:
+    """What a study that is to run without Ray may not have."""
+    search = study.search
+    if not search.algorithm.is_listed:
+        yield (
+            f"search.algorithm {search.algorithm.name} is Ray Tune's, and this study is to run "
+            f"without Ray. Write search.algorithm=random, or run with Ray"
+        )
+    if search.scheduler is not None:
+        yield (
+            "search.scheduler is Ray Tune's, and this study is to run without Ray. Leave it out "
+            "(search.scheduler=null), or run with Ray"
+        )
+    if study.tracking:
+        names = ", ".join(tracker.name for tracker in study.tracking)
+        yield (
+            f"tracking: {names} listens to Ray Tune, and this study is to run without Ray. Leave "
+            f"it out (tracking=[]), or run with Ray"
+        )
+
+
+def check_parts(study: Study, trials: Sequence[TrialPlan]) -> None:
+    """Its data, networks, searcher, scheduler and trackers."""
+    from rayprune.data import check_data
+    from rayprune.models import check_model
+
+    experiments = [trial.experiment for trial in trials] or [study.experiment]
+    for data in dict.fromkeys(experiment.data for experiment in experiments):
+        check_data(data)
+    for model in dict.fromkeys(experiment.model for experiment in experiments):
+        check_model(model.name, target=model.target, weights=model.weights)
+    if study.search.scheduler is not None or not study.search.algorithm.is_listed:
+        from rayprune.distributed.searchers import check_search
+
+        check_search(study)
+    if study.tracking:
+        from rayprune.distributed.tracking import check_tracking
+
+        check_tracking(study.tracking)
+
+
+def check_folder(study: Study, trials: Sequence[TrialPlan]) -> None:
+    """Raises ``ConfigError`` if the results that lie in the study's folder are another study's."""
+    folder = study_folder(default_storage(study), study.name)
+    check_same(folder, read_earlier(folder).begun_study, study, trials)
+
+
+def _is_connected() -> bool:
+    """Whether this process uses a Ray already; asks without importing it."""
+    ray = sys.modules.get("ray")
+    return ray is not None and bool(ray.is_initialized())
