@@ -83,7 +83,7 @@ class _Group:
     """Tune's id of its first trial, by which the searcher knows the point."""
     left: int
     results: list[Mapping[str, float] | None] = field(default_factory=list)
-    """None for a trial that failed."""
+    """None for a trial that failed, or came to no finite value."""
 
 
 @dataclass
@@ -152,7 +152,9 @@ class Searched(Trials):
 
     def _learn(self, trial_id: str, result: dict[str, Any], error: bool) -> None:
         group, goals = self._groups.pop(trial_id), self._goals
-        is_good = not error and FAILED not in result and all(goal in result for goal in goals)
+        # No searcher learns from a loss that is no number, and none is worse than it.
+        has_values = all(math.isfinite(result.get(goal, math.nan)) for goal in goals)
+        is_good = not error and FAILED not in result and has_values
         group.results.append({goal: result[goal] for goal in goals} if is_good else None)
         group.left -= 1
         if group.left:

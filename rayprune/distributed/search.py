@@ -109,7 +109,7 @@ def search(
         with _repeated(pool.look), _repeated(watch):
             if plan.is_submitted:  # processes that start at once slow each other down
                 ray.wait([ledger.first_epoch_done.remote()], timeout=FIRST_S)
-            grid = plan.tuner(progress, pool).fit()
+            grid = plan.tuner(progress).fit()
             ray.get(ledger.close.remote())
         watch()
         watch()  # who was given up shows from the second time on: finished counts more
@@ -165,7 +165,7 @@ class _TunePlan:
         """How many trials are to wait for stages now."""
         return self._most or self._num_useful()
 
-    def tuner(self, progress: ProgressLog, pool: SlotPool) -> tune.Tuner:
+    def tuner(self, progress: ProgressLog) -> tune.Tuner:
         """Tune's trials take no CPU: they only wait for stages."""
         recorder, search = self.recorder, self._study.search
         trainable = tune.with_parameters(

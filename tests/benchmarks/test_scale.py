@@ -193,9 +193,9 @@ def test_a_trial_of_tune(a_ray, num_trials, tmp_path, monkeypatch):
     ledger = start(LedgerActor, study.name, storage, scaling, max_concurrency=MAX_WAITING)
     ledger.learn.remote(trials)
     place = Place(ledger, storage, recorder.folder, study.name, "token", str(tmp_path / "ray"))
-    plan = _TunePlan(recorder, place, TuneOptions(), [], num_slots=4)
+    plan = _TunePlan(recorder, place, TuneOptions(), [], lambda: 6)
     started, cpu_started = time.monotonic(), time.process_time()
-    plan.tuner(progress, None).fit()
+    plan.tuner(progress).fit()
     spent, cpu = time.monotonic() - started, time.process_time() - cpu_started
     assert progress.progress.given_up.keys() == {trial.name for trial in trials}
     ray.kill(ledger)

@@ -167,7 +167,7 @@ def test_trials_that_are_proposed_meanwhile_are_taken_in():
         view(StudyProgress(both, trials=[one, two, wrong], executed_epochs=16))
     told = [line for line in file.getvalue().splitlines() if " trial 0" in line]
     assert [line.partition("trial ")[2] for line in told] == [
-        "02 schedule=ft epochs=3: failed: retrain.epochs is too long",
+        "02 schedule=ft epochs=3: infeasible: retrain.epochs is too long",
         "00 schedule=ft epochs=1: val_accuracy 0.8125",
         "01 schedule=ft epochs=3: val_accuracy 0.8125",
     ]
@@ -184,3 +184,4 @@ def test_stages_of_a_dense_run_in_parts_have_their_own_names():
 
 def test_searched_values_are_short():
     assert describe({"retrain.epochs": 3, "way": "x", "optim.lr": None}) == "epochs=3 way=x"
+    assert describe({"optim.lr": 0.0123456789, "prune.sparsity": 0.9}) == "lr=0.01235 sparsity=0.9"

@@ -5,6 +5,8 @@ from __future__ import annotations
 import itertools
 from pathlib import Path
 
+from rayprune.distributed.trial import IS_FINAL
+
 _ids = itertools.count()
 
 
@@ -22,7 +24,7 @@ class MadeTrial:
         Path(self.local_path).mkdir(parents=True, exist_ok=True)
 
 
-def result(step, *, ends_stage=False, **more):
+def result(step, *, ends_stage=False, is_final=False, **more):
     """What a trial reports after an epoch of its plan."""
     made = {
         "training_iteration": step,
@@ -31,12 +33,13 @@ def result(step, *, ends_stage=False, **more):
         "val_loss": 1 / step,
         "time_total_s": 1.0,
         "pid": 7,
+        IS_FINAL: is_final,
         **more,
     }
     return made | {"test_accuracy": 0.4, "num_nonzero": 10} if ends_stage else made
 
 
-PLAN = [result(1), result(2, ends_stage=True), result(3), result(4, ends_stage=True)]
+PLAN = [result(1), result(2, ends_stage=True), result(3), result(4, ends_stage=True, is_final=True)]
 
 
 def tell(trackers, trial, results, end="on_trial_complete"):

@@ -1,6 +1,7 @@
 """A searcher's points become trials, and what trials come to is told to the searcher."""
 
 import json
+import math
 
 import pytest
 from ray.tune.search import Searcher
@@ -56,10 +57,9 @@ class MadeStudy:
         self.new.append((point, seed))
         return self._made(point, seed)[1]
 
-    def searched(self, searcher):
-        return Searched(
-            searcher, self.study.search, known_points(self.known), self.propose, lambda: 100
-        )
+    def searched(self, searcher, limit=lambda: 100):
+        known = known_points(self.known)
+        return Searched(searcher, self.study.search, known, self.propose, limit)
 
 
 def drained(searched, limit=20):
@@ -102,6 +102,96 @@ def test_a_list_is_handed_out_in_its_order_with_the_searched_values_and_ends():
 def test_what_tune_writes_down_is_an_empty_file(tmp_path):
     Listed((), lambda: 1).save(str(tmp_path / "state"))
     assert (tmp_path / "state").read_bytes() == b""
+
+
+# ---- how many at a time ----
+
+
+class Limit:
+    """How many trials are useful at a time; a cluster grows, and loses nodes."""
+
+    now = 2
+
+    def __call__(self):
+        return self.now
+
+
+@pytest.fixture(params=["a list", "a searcher"])
+def limited(request):
+    """Where six trials come from, how many are known, and the limit of a time."""
+    limit = Limit()
+    if request.param == "a list":
+        space = {"retrain.epochs": {"grid": [1, 2, 3, 4, 5, 6]}}
+        plans = make_trials(Study.model_validate({"search": {"space": space}}))
+        return Listed(plans, limit), limit
+    study = MadeStudy(known=[(A, 0), (A, 1)], num_samples=3, seeds=[0, 1])
+    return study.searched(MadeSearcher(A, B, C), limit), limit
+
+
+def started(trials, *ids):
+    """Which of these trials of Tune are handed one of ours."""
+    return [trial_id for trial_id in ids if trials.suggest(trial_id) is not None]
+
+
+def test_no_more_trials_than_the_limit_are_there_at_a_time(limited):
+    trials, _ = limited
+    assert started(trials, "a", "b", "c", "d") == ["a", "b"]
+    assert started(trials, "c", "d") == []
+
+
+def test_more_trials_are_there_as_the_limit_grows(limited):
+    trials, limit = limited
+    assert started(trials, "a", "b", "c") == ["a", "b"]
+    limit.now = 5
+    assert started(trials, "c", "d", "e", "f") == ["c", "d", "e"]
+
+
+def test_where_the_limit_shrinks_trials_go_on_and_no_other_comes_before_enough_are_over(limited):
+    trials, limit = limited
+    limit.now = 3
+    assert started(trials, "a", "b", "c") == ["a", "b", "c"]
+    limit.now = 1
+    for trial_id, others in (("a", []), ("b", []), ("c", ["d"])):
+        trials.on_trial_complete(trial_id, {METRIC: 0.5})
+        assert started(trials, "d") == others
+
+
+@pytest.mark.parametrize(
+    ("result", "error"), [({METRIC: 0.5}, False), ({FAILED: "it diverged"}, False), (None, True)]
+)
+def test_a_trial_that_is_over_makes_room_for_one_whatever_it_came_to(limited, result, error):
+    trials, _ = limited
+    assert started(trials, "a", "b") == ["a", "b"]
+    trials.on_trial_complete("b", result, error)
+    assert started(trials, "c", "d") == ["c"]
+
+
+def test_a_limit_leaves_out_no_trial_and_hands_out_none_twice(limited):
+    trials, _ = limited
+    handed_out, waiting = [], [f"t{number}" for number in range(6)]
+    while waiting:
+        config = trials.suggest(waiting[0])
+        if config is None:
+            trials.on_trial_complete(f"t{len(handed_out) - 1}", {METRIC: 0.5})
+            continue
+        handed_out.append(config["trial"])
+        waiting.pop(0)
+    assert sorted(handed_out) == ["0", "1", "2", "3", "4", "5"]
+    trials.on_trial_complete("t5", {METRIC: 0.5})
+    assert trials.suggest("late") == Searcher.FINISHED
+
+
+def test_a_searcher_is_not_asked_for_what_there_is_no_room_for():
+    searcher = MadeSearcher(A, B)
+    searched = MadeStudy().searched(searcher, lambda: 1)
+    assert started(searched, "a", "b", "c") == ["a"]
+    assert searcher.answers == [B]
+
+
+@pytest.mark.parametrize("answer", [None, Searcher.FINISHED])
+def test_an_answer_that_is_no_trial_takes_no_room(answer):
+    searched = MadeStudy().searched(MadeSearcher(answer, answer, A), lambda: 1)
+    assert [searched.suggest("a") for _ in range(3)] == [answer, answer, {"trial": "0", **A}]
 
 
 # ---- how many, and which ----
@@ -165,6 +255,20 @@ def test_a_seed_that_was_added_is_run_at_the_points_that_are_known():
     assert study.new == [(A, 5), (B, 5)]
 
 
+def test_a_known_point_is_brought_to_its_end_with_seeds_that_the_study_no_longer_has():
+    study = MadeStudy(known=[(A, 4), (A, 5), (B, 6)], num_samples=3, seeds=[5])
+    assert names(drained(study.searched(MadeSearcher(A, B, C)))) == ["1", "0", "3", "2", "4"]
+    assert study.new == [(B, 5), (C, 5)], "no other point is run with them"
+
+
+@pytest.mark.parametrize(("before", "now"), [(None, 4), (4, None)])
+def test_a_study_may_be_given_seeds_and_lose_them(before, now):
+    study = MadeStudy(known=[(A, before)], num_samples=2, seeds=() if now is None else [now])
+    configs = drained(study.searched(MadeSearcher(A, B)))
+    assert names(configs) == ["1", "0", "2"]
+    assert study.new == [(A, now), (B, now)]
+
+
 # ---- what a searcher learns ----
 
 
@@ -192,36 +296,90 @@ def test_several_goals_have_a_mean_each(searcher):
     assert searcher.learned == [("one", {METRIC: pytest.approx(0.6), "val_loss": 2.0})]
 
 
-@pytest.mark.parametrize(
-    ("result", "error"),
-    [
-        (None, True),
-        ({METRIC: 0.5}, True),
-        (None, False),
-        ({"val_loss": 0.1}, False),
-        ({METRIC: 0.5, FAILED: "it diverged"}, False),
-    ],
-    ids=["its process died", "later", "no result", "without the goal", "a verdict"],
-)
+NO_RESULT = {
+    "its process died": (None, True),
+    "it died later": ({METRIC: 0.5}, True),
+    "nothing": (None, False),
+    "without the goal": ({"val_loss": 0.1}, False),
+    "no number": ({METRIC: math.nan}, False),
+    "beyond all numbers": ({METRIC: -math.inf}, False),
+    "a verdict": ({METRIC: 0.5, FAILED: "it diverged"}, False),
+}
+
+
+@pytest.mark.parametrize(("result", "error"), NO_RESULT.values(), ids=NO_RESULT)
 @pytest.mark.parametrize("order", [("one", "two"), ("two", "one")])
-def test_a_point_with_a_failed_seed_is_an_error_whatever_the_others_came_to(
+def test_a_point_with_a_failed_seed_is_as_bad_as_the_worst_whatever_the_others_came_to(
     searcher, result, error, order
 ):
+    """Searchers learn nothing from an error, and would propose it again."""
     searched = MadeStudy(seeds=[0, 1]).searched(searcher)
-    for trial in ("one", "two"):
+    for trial in ("good", "its other seed", "one", "two"):
         searched.suggest(trial)
+    for trial in ("good", "its other seed"):
+        searched.on_trial_complete(trial, {METRIC: 0.3})
     searched.on_trial_complete(order[0], result, error)
     searched.on_trial_complete(order[1], {METRIC: 0.9})
-    assert searcher.learned == [("one", "error")]
+    assert searcher.learned == [("good", {METRIC: 0.3}), ("one", {METRIC: 0.3})]
+
+
+def over(searched, *trials):
+    """These trials come to these results, one after the other; None is an error."""
+    for trial_id, result in trials:
+        searched.suggest(trial_id)
+        searched.on_trial_complete(trial_id, result, error=result is None)
+
+
+def test_points_without_a_result_are_kept_back_until_there_is_one(searcher):
+    searched = MadeStudy().searched(searcher)
+    over(searched, ("a", None), ("b", {FAILED: "it diverged"}))
+    assert searcher.learned == []
+    over(searched, ("c", {METRIC: 0.3}))
+    assert searcher.learned[0] == ("c", {METRIC: 0.3})
+    assert sorted(trial for trial, _ in searcher.learned[1:]) == ["a", "b"], "each of them once"
+    assert [result for _, result in searcher.learned[1:]] == [{METRIC: 0.3}] * 2
+
+
+def test_where_all_fail_nothing_is_learned_and_the_search_ends(searcher):
+    searched = MadeStudy(num_samples=2).searched(searcher)
+    over(searched, ("a", None), ("b", None))
+    assert searched.suggest("c") == Searcher.FINISHED
+    assert searcher.learned == []
+
+
+def test_the_worst_is_that_of_all_results_until_then(searcher):
+    searched = MadeStudy(num_samples=6).searched(searcher)
+    good = [("a", {METRIC: 0.5}), ("b", {METRIC: 0.2}), ("c", {METRIC: 0.9})]
+    over(searched, *good, ("d", None), ("e", {METRIC: 0.1}), ("f", None))
+    assert searcher.learned == [
+        *good,
+        ("d", {METRIC: 0.2}),
+        ("e", {METRIC: 0.1}),
+        ("f", {METRIC: 0.1}),
+    ]
+
+
+def test_the_worst_of_several_goals_is_that_of_each(searcher):
+    """A loss is the worse the higher it is."""
+    searched = MadeStudy(num_samples=3, metric=[METRIC, "val_loss"]).searched(searcher)
+    good = [("a", {METRIC: 0.5, "val_loss": 1.0}), ("b", {METRIC: 0.7, "val_loss": 3.0})]
+    over(searched, *good, ("c", None))
+    assert searcher.learned == [*good, ("c", {METRIC: 0.5, "val_loss": 3.0})]
+
+
+def test_the_worst_of_points_with_several_seeds_is_the_worst_mean(searcher):
+    searched = MadeStudy(seeds=[0, 1]).searched(searcher)
+    over(searched, ("a", {METRIC: 0.1}), ("b", {METRIC: 0.5}), ("c", None), ("d", {METRIC: 0.9}))
+    mean = {METRIC: pytest.approx(0.3)}
+    assert searcher.learned == [("a", mean), ("c", mean)]
 
 
 def test_within_a_loss_of_dense_the_goal_is_what_is_learned(searcher):
-    searched = MadeStudy(within_dense=0.01).searched(searcher)
-    searched.suggest("one")
-    searched.on_trial_complete("one", {METRIC: 0.5, GOAL: 0.8})
-    searched.suggest("two")
-    searched.on_trial_complete("two", {METRIC: 0.5})
-    assert searcher.learned == [("one", {METRIC: 0.5, GOAL: 0.8}), ("two", "error")]
+    """The higher the better, also where the metric is a loss."""
+    searched = MadeStudy(within_dense=0.01, metric="val_loss").searched(searcher)
+    good = [("one", {"val_loss": 0.5, GOAL: 0.8}), ("two", {"val_loss": 0.4, GOAL: -0.2})]
+    over(searched, *good, ("three", {"val_loss": 0.5}))
+    assert searcher.learned == [*good, ("three", {GOAL: -0.2})]
 
 
 def result(phase, value=0.5, **more):
@@ -251,7 +409,7 @@ def test_a_mean_and_several_goals_have_no_value_on_the_way(searcher, search):
 
 
 def test_a_point_that_cannot_be_run_is_a_trial_all_the_same():
-    """It says why it failed, and the searcher hears of an error."""
+    """It says why it cannot, and the searcher learns that it is bad."""
     study = MadeStudy(num_samples=1)
     (config,) = drained(study.searched(MadeSearcher({LR: -1.0})))
     assert config["trial"] == "0" and json.dumps(config)

@@ -155,15 +155,15 @@ def test_without_work_nothing_is_started(run, ledger):
         ({"labels": {"zone": "a"}}, {}),
     ],
 )
-def test_a_worker_asks_for_its_share_and_bears_its_slots_tag(fields, more):
-    resources = resources_of(Scaling.model_validate(fields), TAG)
+def test_a_worker_asks_for_its_share(fields, more):
+    resources = resources_of(Scaling.model_validate(fields))
     gpus = fields.get("gpus_per_worker")
-    assert resources == {"CPU": 1, "memory": TAG, **({"GPU": gpus} if gpus else {}), **more}
+    assert resources == {"CPU": 1, **({"GPU": gpus} if gpus else {}), **more}
 
 
 @pytest.mark.parametrize("labels", [{}, {"zone": "a"}])
-def test_ray_train_is_asked_for_what_the_placement_group_was(monkeypatch, labels):
-    """So the workers find room where the group had it; and Ray Train tries nothing again."""
+def test_ray_train_is_asked_for_workers_that_bear_their_slots_tag(monkeypatch, labels):
+    """So what they hold is found when they are gone; and Ray Train tries nothing again."""
     asked = []
 
     class Trainer:
@@ -180,7 +180,7 @@ def test_ray_train_is_asked_for_what_the_placement_group_was(monkeypatch, labels
     options, ran = asked
     workers = options.scaling_config
     assert ran == "fit" and (workers.num_workers, workers.use_gpu) == (2, True)
-    assert workers.resources_per_worker == resources_of(scaling, TAG)
+    assert workers.resources_per_worker == {"CPU": 3, "GPU": 1, "memory": TAG}
     assert workers.label_selector == (labels or None)
     failing = options.run_config.failure_config
     assert (failing.max_failures, failing.controller_failure_limit) == (0, 0)

@@ -114,16 +114,16 @@ def test_every_trial_is_a_run_and_a_replay_makes_no_other(start, tmp_path, caplo
     assert caplog.records == []
 
 
-def report_plan(config):
-    if config["trial"] == "1":
-        tune.report({"training_iteration": 1, "failed": "it diverged"})
-        return
-    for reported in PLAN:
-        tune.report(dict(reported))
-
-
 def test_all_trackers_hear_of_a_study_that_ray_tune_runs(tmp_path, monkeypatch, caplog):
+    def report_plan(config):  # of a module, Ray's workers would import it, and cannot find ours
+        if config["trial"] == "1":
+            tune.report({"training_iteration": 1, "failed": "it diverged"})
+            return
+        for reported in PLAN:
+            tune.report(dict(reported))
+
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("RAY_AIR_NEW_OUTPUT", "0")  # as our own driver has it
     monkeypatch.setenv("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
     uri, folder = f"sqlite:///{tmp_path}/mlflow.db", str(tmp_path / "s")
     tracking = [{"name": "mlflow", "tracking_uri": uri}, {"name": "wandb", "mode": "offline"}]
@@ -138,7 +138,7 @@ def test_all_trackers_hear_of_a_study_that_ray_tune_runs(tmp_path, monkeypatch, 
             },
             tune_config=tune.TuneConfig(reuse_actors=True),
             run_config=tune.RunConfig(
-                storage_path=str(tmp_path / start), verbose=0, callbacks=trackers
+                storage_path=str(tmp_path / start), verbose=0, callbacks=[*trackers]
             ),
         ).fit()
         finish_trackers(trackers, folder, "0", timeout_s=60)

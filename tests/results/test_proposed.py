@@ -148,7 +148,7 @@ def test_the_table_has_what_is_proposed_while_it_runs(study, monkeypatch):
     recorder.update(StudyProgress(finish(study, good)))
     table = read_table(recorder.folder)
     assert [(s.status, s.reason) for s in read_metadata(table)[1]] == [
-        ("failed", wrong.mistake),
+        ("infeasible", wrong.mistake),
         ("finished", ""),
     ]
     assert {row["trial"] for row in table.to_pylist()} == {"1"}, "no stage of the other was run"

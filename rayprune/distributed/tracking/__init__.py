@@ -68,11 +68,6 @@ def finish_trackers(
 
 
 def _mistakes(named: Named) -> Sequence[str]:
-    if named.name not in ("mlflow", "wandb"):
-        return [
-            f"tracking: {named.name} is no tracker here. Write mlflow or wandb; TensorBoard's "
-            f"events are always written"
-        ]
     found = find_spec(named.name)
     if found is None or found.origin is None:  # not a mere folder, as ./wandb is of offline runs
         return [
