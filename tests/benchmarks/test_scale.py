@@ -192,7 +192,15 @@ def test_a_trial_of_tune(a_ray, num_trials, tmp_path, monkeypatch):
     storage, scaling = str(tmp_path), Scaling()
     ledger = start(LedgerActor, study.name, storage, scaling, max_concurrency=MAX_WAITING)
     ledger.learn.remote(trials)
-    place = Place(ledger, storage, recorder.folder, study.name, "token", str(tmp_path / "ray"))
+    place = Place(
+        ledger=ledger,
+        storage=storage,
+        folder=recorder.folder,
+        study=study.name,
+        token="token",
+        has_dashboard=False,
+        ray_folder=str(tmp_path / "ray"),
+    )
     plan = _TunePlan(recorder, place, TuneOptions(), [], lambda: 6)
     started, cpu_started = time.monotonic(), time.process_time()
     plan.tuner(progress).fit()
