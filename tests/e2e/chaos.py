@@ -51,7 +51,7 @@ DIVERSE = ("executed", *VARY)  # which trial ran a stage depends on who was firs
 # What is killed -> how the command lines of its processes begin.
 VICTIMS = {
     "worker": "ray::RayTrainWorker",
-    "controller": "ray::TrainController",
+    "meeting": "ray::SynchronizationActor",
     "trial": "ray::ImplicitFunc",
     "ledger": "ray::LedgerActor",
     "slot": "ray::SlotsOfNode",
