@@ -77,8 +77,8 @@ class Results:
     table: pa.Table
     """A row for each trial and finished stage."""
     result_grid: ResultGrid | None = field(default=None, compare=False)
-    """What Ray Tune returned for the trials that this start ran: their configs, metrics epoch by
-    epoch and errors. None for results that were opened, or without Ray."""
+    """What Ray Tune returned: of all trials their configs, metrics epoch by epoch, and errors.
+    None for results that were opened, of a start that had nothing to run, or without Ray."""
 
     @cached_property
     def comparison(self) -> Comparison:

@@ -44,6 +44,8 @@ class Head:
     """A head node with two CPUs, and how to reach it."""
 
     url: str
+    metrics: str
+    """Where Prometheus reads."""
     token: str
     environment: dict[str, str]
 
@@ -97,7 +99,7 @@ def head(tmp_path_factory):
     ).stdout
     # Ray's sockets lie below it, and a socket's path holds about a hundred characters.
     ray_folder = Path(tempfile.mkdtemp(prefix="ray"))
-    gcs, dashboard, agent, agent_grpc, client = free_ports(5)
+    gcs, dashboard, agent, agent_grpc, client, metrics = free_ports(6)
     with (home / "head.log").open("w") as log:
         process = subprocess.Popen(
             [
@@ -107,13 +109,14 @@ def head(tmp_path_factory):
                 *("--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard}"),
                 *(f"--dashboard-agent-listen-port={agent}",),
                 *(f"--dashboard-agent-grpc-port={agent_grpc}",),
-                f"--ray-client-server-port={client}",
+                *(f"--ray-client-server-port={client}", f"--metrics-export-port={metrics}"),
             ],
             env=environment,
             stdout=log,
             stderr=subprocess.STDOUT,
         )
-    running = Head(f"http://127.0.0.1:{dashboard}", token, environment)
+    metrics_url = f"http://127.0.0.1:{metrics}/metrics"
+    running = Head(f"http://127.0.0.1:{dashboard}", metrics_url, token, environment)
     try:
         wait_for(running, process, home / "head.log")
         yield running
@@ -161,6 +164,16 @@ def test_a_job_runs_a_study(head, tmp_path):
     assert report_file(folder) in log
     with safe_open(f"{best_folder(folder)}/model.safetensors", "pt") as weights:
         assert any(name.endswith("weight") for name in weights.keys())  # noqa: SIM118
+
+    runs = json.loads(head.ask("/api/train/v2/runs/v1", head.token)[1])["train_runs"]
+    assert [(run["name"], run["status"]) for run in runs] == [("tiny-slot-0", "FINISHED")]
+    (worker,) = runs[0]["attempts"][0]["workers"]
+    told = Path(worker["log_file_path"]).read_text()
+    assert "trial 0: " in told and "trial 1: " in told, "the stages, where the dashboard looks"
+    with urllib.request.urlopen(head.metrics, timeout=10) as response:
+        numbers = response.read().decode()
+    (epochs,) = re.findall(r"^ray_rayprune_epochs_done{.*} (\S+)$", numbers, re.M)
+    assert float(epochs) == 3
 
 
 def test_a_mistake_fails_the_job_and_its_log_says_why(head, tmp_path):
