@@ -42,6 +42,13 @@ NODES_EVERY_S = 5.0
 FIRST_S = 30.0  # how long all else lets the first slot start alone
 TRIAL_DEATHS = 8  # how often the process of a trial, which only waits, is started again
 MANY = 1_000_000_000  # what Tune is told that a search may be long; the trials' own list ends it
+TUNE_SETTINGS = {
+    "RAY_AIR_NEW_OUTPUT": "0",  # of Tune's outputs the one in which verbose=0 is silent
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # with it, Tune returns as if all were well
+    # A trial may end without all metrics: it failed, or one of several goals is known at its end.
+    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # TensorBoard's is another here
+}
 
 log = logging.getLogger(__name__)
 
@@ -72,13 +79,7 @@ def search(
     """
     study = recorder.study
     recorder.write_study()
-    # The output of Tune in which verbose=0 is silent; and Ctrl-C is the caller's, not Tune's, which
-    # would return as if all were well. A trial may end without all metrics: it failed, or one of
-    # several goals is known at its end alone. Who calls us restores the environment.
-    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
-    os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"
-    os.environ["TUNE_DISABLE_STRICT_METRIC_CHECKING"] = "1"
-    os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"  # TensorBoard's is another here
+    os.environ.update(TUNE_SETTINGS)  # who calls us restores the environment
     # Ray's own files lie on the disk of this machine, so that a storage in trouble is none for
     # them. ResultGrid reads them, and keeps them for as long as it is there.
     ray_folder = TemporaryDirectory(prefix="rayprune-", ignore_cleanup_errors=True)

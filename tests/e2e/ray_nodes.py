@@ -71,12 +71,13 @@ class Nodes:
         """For a driver that joins."""
         return self._environment | {"RAY_ADDRESS": self.address}
 
-    def add(self, cpus: int, *, inside: str = "") -> Node:
+    def add(self, cpus: int, *, inside: str = "", labels: str = "") -> Node:
         """Start a node and wait until it has joined.
 
         `inside` is a shell command that its process runs first, in a mount namespace of its own.
         """
-        return self._start([f"--address={self.address}", f"--num-cpus={cpus}"], inside)
+        options = [f"--address={self.address}", f"--num-cpus={cpus}"]
+        return self._start([*options, *([f"--labels={labels}"] if labels else [])], inside)
 
     def end(self) -> None:
         for node in self._nodes:

@@ -173,6 +173,19 @@ def test_two_nodes_hold_a_slot_each_where_a_third_would_fit_on_none(nodes, study
     driver.finish(130)
 
 
+@pytest.mark.slow
+def test_slots_lie_on_nodes_with_the_labels_that_are_asked_for(nodes, study, start):
+    elsewhere, here = nodes.add(2, labels="zone=a"), nodes.add(1, labels="zone=b")
+    lrs = {"optim.lr": {"grid": [0.05, 0.04]}}
+    scaling = {"labels": {"zone": "b"}}
+    driver = start(study(scaling, space=lrs, dense={"epochs": 10_000}))
+    driver.wait_until(lambda: "epochs: 0 of" not in driver.output.split(" trials")[-1])
+    assert len(here.processes("RayTrainWorker")) == 1 and here.processes("SlotsOfNode")
+    assert not elsewhere.processes("RayTrainWorker")
+    driver.process.send_signal(signal.SIGINT)
+    driver.finish(130)
+
+
 CAN_MOUNT = subprocess.run(["unshare", "--mount", "true"], capture_output=True).returncode == 0
 
 
