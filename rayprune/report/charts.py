@@ -130,7 +130,9 @@ def accuracy_by_cost(comparison: Comparison) -> Plot | None:
     x = alt.X("epochs:Q", title="epochs in all, dense run included").scale(zero=False, padding=18)
     x = x.axis(values=ticks) if len(ticks) <= MOST_TICKS else x.axis(tickMinStep=1)
     panels = _by_level([setting_record(comparison, s) for s in comparison.sparse])
-    line = ("series:N", "level:N")
+    places = {(s.series, comparison.level(s), s.epochs) for s in comparison.sparse}
+    # Of one colour at equal cost settings differ in more than the cost: a line would say nothing.
+    line = ("series:N", "level:N") if len(places) == len(comparison.sparse) else ()
     if not 1 < len(panels) <= MOST_PANELS:
         records = [record for panel in panels.values() for record in panel]
         chart: Any = points_and_lines(comparison, records, x, line)

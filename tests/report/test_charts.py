@@ -106,6 +106,12 @@ def test_cost_has_a_point_for_each_setting_in_fractions() -> None:
     assert {p["series"] for p in points} == {"FT", "LRW", "SLR", "CLR", "LLR", "ALLR"}
 
 
+def test_cost_joins_settings_that_differ_in_their_cost_alone() -> None:
+    """Points at random, of which several cost as much, are no curve."""
+    assert "line" in marks_of(plots_of(made.schedules_grid())["cost"])
+    assert "line" not in marks_of(plots_of(made.searcher())["cost"])
+
+
 def test_error_bars_are_one_standard_deviation_over_seeds() -> None:
     comparison = Comparison.from_table(made.schedules_and_sparsities(seeds=3))
     points = records_of(plots_of(made.schedules_and_sparsities(seeds=3))["cost"], "epochs")
