@@ -109,14 +109,19 @@ def test_cost_has_a_point_for_each_setting_in_fractions() -> None:
 def test_cost_joins_settings_that_differ_in_their_cost_alone() -> None:
     """Points at random, of which several cost as much, are no curve."""
     assert "line" in marks_of(plots_of(made.schedules_grid())["cost"])
-    rates = [(0.1, 1), (0.2, 1), (0.3, 2)]
+    rates = [(n / 100, 1 + n % 6) for n in range(1, 25)]
     drawn = [
         made.imp(
-            str(n), {"lr": lr}, schedule="llr", epochs=epochs, sparsity=0.9, points_lost=lr / 100
+            str(n),
+            {"retrain.lr": lr},
+            schedule="llr",
+            epochs=epochs,
+            sparsity=0.9,
+            points_lost=lr / 100,
         )
         for n, (lr, epochs) in enumerate(rates)
     ]
-    assert "line" not in marks_of(plots_of(made.table_of(drawn, ["lr"]))["cost"])
+    assert "line" not in marks_of(plots_of(made.table_of(drawn, ["retrain.lr"]))["cost"])
 
 
 def test_error_bars_are_one_standard_deviation_over_seeds() -> None:
