@@ -141,6 +141,7 @@ def training_process(driver):
     return pid
 
 
+@pytest.mark.slow
 def test_early_stopping_marks_the_trials_that_it_gave_up(study):
     """Six rates on a slot of two workers: weak ones are given up after a few of their 60 epochs."""
     rates = [0.05, 0.02, 1e-5, 1e-6, 1e-7, 1e-8]
