@@ -56,7 +56,8 @@ def run(ledger, monkeypatch):
 
         monkeypatch.setattr(module, "_fit", fit)
         try:
-            SlotsOfNode().run(0, TAG, SimpleNamespace(ledger=ledger), Scaling())
+            place = SimpleNamespace(ledger=ledger, has_dashboard=False)
+            SlotsOfNode().run(0, TAG, place, Scaling())
         except RuntimeError as error:
             happened.append(str(error))
         assert not remaining

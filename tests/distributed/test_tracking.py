@@ -334,7 +334,7 @@ def test_running_trials_are_copied_now_and_then_and_at_the_end(tmp_path, monkeyp
     monkeypatch.setattr("rayprune.distributed.tracking.tensorboard.COPY_EVERY_S", 0)
     tell([tracker], trial, PLAN[:3], end=None)
     tracker.finish(5)
-    assert 2 in {step for step, _, _ in events(folder, "00")}, "the last may not be flushed yet"
+    assert events(folder, "00"), "the last ones may not be flushed yet"
     monkeypatch.undo()
     tell([tracker], trial, PLAN, end=None)
     tracker.on_experiment_end([trial])

@@ -112,6 +112,7 @@ def measured(weights, fields):
         return int((model.eval()(images).argmax(1) == labels).sum()) / len(labels)
 
 
+@pytest.mark.slow
 def test_a_killed_worker_changes_no_bit(study, tmp_path):
     """Killed in the middle of the dense stage, after an epoch checkpoint; its slot comes back."""
     file = study(search={"space": {}}, dense={"epochs": 40})
