@@ -37,7 +37,7 @@ def on_head(nodes, file, num_slots, num_trials):
     try:
         driver.wait_until(lambda: len(nodes.workers[0].processes("RayTrainWorker")) == num_slots)
         head = lambda: processes_with(MARK, nodes.head.mark)  # noqa: E731
-        driver.wait_until(lambda: " epochs: 0 of" not in driver.output.split(" trials")[-1])
+        driver.wait_until(lambda: "epochs: 0 of" not in driver.output.split("] ")[-1])
         driver.wait_until(lambda: len(nodes.head.processes("ImplicitFunc")) == num_trials)
         assert not nodes.head.processes("SlotsOfNode")
         return megabytes([*head(), driver.process.pid])
