@@ -155,6 +155,7 @@ def test_all_trackers_hear_of_a_study_that_ray_tune_runs(tmp_path, monkeypatch, 
     assert sorted(path.name for path in (tmp_path / "s/tensorboard").iterdir()) == ["0", "1"]
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_is_replaced_by_the_next_start(start, tmp_path):
     first = start()
     told(first, tmp_path, "0", "allr", PLAN[:3], end=None)
@@ -169,6 +170,7 @@ def test_an_interrupted_run_is_replaced_by_the_next_start(start, tmp_path):
     assert points(history) == WHOLE
 
 
+@pytest.mark.slow
 def test_a_stopped_trial_that_goes_on_logs_what_is_new(start, tmp_path):
     for results in (PLAN[:3], PLAN):
         tracker = start()
@@ -180,6 +182,7 @@ def test_a_stopped_trial_that_goes_on_logs_what_is_new(start, tmp_path):
     assert sorted(p for _, history, _ in found for p in points(history)) == WHOLE
 
 
+@pytest.mark.slow
 def test_the_best_trials_run_has_the_files_once(start, tmp_path, caplog):
     (tmp_path / "s/best").mkdir(parents=True)
     (tmp_path / "s/best/model.safetensors").write_bytes(b"model")
@@ -215,6 +218,7 @@ def test_without_a_key_it_is_one_warning(start, tmp_path, caplog, monkeypatch):
     assert "No WandB API key found" in record.message
 
 
+@pytest.mark.slow
 def test_a_process_that_fails_is_one_warning(start, tmp_path, caplog):
     tracker = start(no_such_argument=1)
     told(tracker, tmp_path, "0", "allr", PLAN)

@@ -35,6 +35,7 @@ def run(small, tmp_path):
     return start
 
 
+@pytest.mark.slow
 def test_two_workers_equal_one(run):
     one, two = run(1), run(2)
     assert two.records[-1].workers == 2
