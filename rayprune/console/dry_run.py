@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from itertools import islice
-from typing import Any
+from collections.abc import Iterator, Sequence
 
 from rich.console import Console
 from rich.table import Table
@@ -14,6 +12,7 @@ from rayprune.config import Dimension, Search, Study
 from rayprune.plan import Stage, count_epochs
 from rayprune.points import drawn_points, options_of
 from rayprune.results.files import default_storage, study_folder
+from rayprune.results.labels import said
 from rayprune.results.proposed import read_proposals
 from rayprune.results.stages import finished_records
 from rayprune.trials import TrialPlan, make_trial, num_proposed
@@ -119,19 +118,10 @@ def _rules(search: Search) -> Iterator[str]:
     if search.scheduler is not None:
         scheduler, unit = search.scheduler, search.scheduler.unit
         counted = "epochs of retraining" if unit == "epochs" else unit
-        said = ", ".join([f"in {counted}", *_pairs(scheduler.arguments)])
-        yield f"stopped early: by {scheduler.name} ({said})"
+        how = ", ".join([f"in {counted}", *said(scheduler.arguments)])
+        yield f"stopped early: by {scheduler.name} ({how})"
     for condition in search.where:
         yield f"condition: {condition}; a trial that breaks it is infeasible, and learned from"
-
-
-def _pairs(values: Mapping[str, Any]) -> list[str]:
-    """Names with their values, numbers in four digits; what is not set is left out."""
-    return [
-        f"{name}={value:.4g}" if isinstance(value, float) else f"{name}={value}"
-        for name, value in values.items()
-        if value is not None
-    ]
 
 
 def _of_drawn(study: Study) -> Iterator[str]:
@@ -139,7 +129,7 @@ def _of_drawn(study: Study) -> Iterator[str]:
     drawn = _drawn(study)
     good = [trial for trial in drawn if not trial.mistake]
     example = next(iter(good), None) or _example(study)
-    yield f"for example: {', '.join(_pairs(example.values))}: {_stages(example, set())}"
+    yield f"for example: {', '.join(said(example.values))}: {_stages(example, set())}"
     yield f"{len(good)} of {len(drawn)} trials drawn at random can be run{_epochs(good)}"
 
 
@@ -172,4 +162,4 @@ def _example(study: Study) -> TrialPlan:
     """Where `search.where` excludes nearly all."""
     points = drawn_points(study, study.search.space, MAX_DRAWN)
     trials = (make_trial(study, "", point.values) for point in points)
-    return next(islice((trial for trial in trials if not trial.mistake), 1))
+    return next(trial for trial in trials if not trial.mistake)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import islice
 
 from rich.console import Console, Group
@@ -15,6 +15,7 @@ from rich.text import Text
 
 from rayprune.console.estimate import Estimate
 from rayprune.plan import EpochCount, Stage, count_epochs
+from rayprune.results.labels import said
 from rayprune.results.progress import StageProgress, StudyProgress
 from rayprune.results.statuses import Statuses
 from rayprune.trials import TrialPlan
@@ -130,7 +131,7 @@ class ProgressView:
         if status.status == "finished" and progress:
             end = self._value(progress.stages[trial.key])
         seconds = time.monotonic() - self._started
-        self._print(f"[{seconds:5.0f} s] trial {trial.name} {describe(trial.values)}: {end}")
+        self._print(f"[{seconds:5.0f} s] trial {trial.name} {' '.join(said(trial.values))}: {end}")
 
     def _wait_for(self, trial: TrialPlan) -> None:
         self._waiting[trial.name] = trial
@@ -167,7 +168,7 @@ class ProgressView:
             value = state.metrics.get(self._metric)
             table.add_row(
                 trial.name,
-                describe(trial.values),
+                " ".join(said(trial.values)),
                 where if state.status == "running" else f"{where} ({state.status})",
                 f"{stage.first_epoch + state.epochs_done}/{stage.last_epoch}",
                 "" if value is None else f"{value:.4f}",
@@ -210,12 +211,3 @@ class ProgressView:
         if left is not None:
             parts.append(f"about {left:.0f} s left")
         return Text(" · ".join(parts))
-
-
-def describe(values: Mapping[str, object]) -> str:
-    """The searched values on one line, without the common part of their paths."""
-    return " ".join(
-        f"{path.rsplit('.', 1)[-1]}={f'{value:.4g}' if isinstance(value, float) else value}"
-        for path, value in values.items()
-        if value is not None
-    )

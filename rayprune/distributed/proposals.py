@@ -59,10 +59,6 @@ class Trials(Searcher):
         """What Tune writes down, for a restore that nothing here uses."""
         Path(checkpoint_path).touch()
 
-    def restore(self, checkpoint_path: str) -> None:
-        """Never asked for: a study goes on from its own storage."""
-        raise NotImplementedError
-
 
 class Listed(Trials):
     """Trials that are all known."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -21,6 +22,21 @@ SAID = {
     "imp": {"retrain.schedule", "retrain.epochs", "prune.cycles", "prune.fraction_per_cycle"},
     "bimp": {"budget.epochs"},
 }
+
+
+def said(values: Mapping[str, Any]) -> list[str]:
+    """Fields with their values, "lr=0.01235": the last part of a path if it is one field's alone.
+
+    Numbers in four digits; what is not set is left out.
+    """
+    short = {path: path.rsplit(".", 1)[-1] for path in values}
+    times = Counter(short.values())
+    return [
+        f"{short[path] if times[short[path]] == 1 else path}="
+        f"{f'{value:.4g}' if isinstance(value, float) else value}"
+        for path, value in values.items()
+        if value is not None
+    ]
 
 
 def is_dense(row: Row) -> bool:

@@ -69,7 +69,7 @@ def test_a_searchers_study_shows_what_is_searched_and_a_trial_of_it():
     ]
     example, numbers = lines[9:]
     found = re.fullmatch(
-        r"for example: retrain.schedule=(\w+), retrain.epochs=(\d)(?:, retrain.lr=0.0\d+)?, "
+        r"for example: schedule=(\w+), retrain.epochs=(\d)(?:, lr=0.0\d+)?, "
         r"dense.epochs=(\d): dense (\d) → 95.0% (\w+) (\d)",
         example,
     )

@@ -8,7 +8,7 @@ from counted import Counted
 from rich.console import Console
 
 from rayprune.config import Experiment, Study, load_study
-from rayprune.console.progress import SHOWN_TRIALS, ProgressView, describe
+from rayprune.console.progress import SHOWN_TRIALS, ProgressView
 from rayprune.plan import make_plan
 from rayprune.results.outcome import TrialStatus
 from rayprune.results.progress import StageProgress, StudyProgress
@@ -180,8 +180,3 @@ def test_stages_of_a_dense_run_in_parts_have_their_own_names():
     fields = {"prune": {"rewind": {"epoch": 3}, "sparsity": 0.9}}
     names = [stage.title for stage in make_plan(Experiment.model_validate(fields))]
     assert names == ["dense to epoch 3", "dense", "cycle 1, 90.0% sparse"]
-
-
-def test_searched_values_are_short():
-    assert describe({"retrain.epochs": 3, "way": "x", "optim.lr": None}) == "epochs=3 way=x"
-    assert describe({"optim.lr": 0.0123456789, "prune.sparsity": 0.9}) == "lr=0.01235 sparsity=0.9"

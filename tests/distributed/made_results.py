@@ -5,6 +5,8 @@ from __future__ import annotations
 import itertools
 from pathlib import Path
 
+from rayprune.config import Study
+from rayprune.distributed.tracking import make_trackers
 from rayprune.distributed.trial import IS_FINAL
 
 _ids = itertools.count()
@@ -40,6 +42,14 @@ def result(step, *, ends_stage=False, is_final=False, **more):
 
 
 PLAN = [result(1), result(2, ends_stage=True), result(3), result(4, ends_stage=True, is_final=True)]
+
+
+def started(folder, **named):
+    """A tracker as a start of a study that names it makes it."""
+    study = Study.model_validate({"name": "s", "tracking": [named]})
+    tracker = make_trackers(study, str(folder / "s"), str(folder / "scratch"))[1]
+    tracker.setup()
+    return tracker
 
 
 def tell(trackers, trial, results, end="on_trial_complete"):

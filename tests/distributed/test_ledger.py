@@ -430,25 +430,25 @@ def test_slots_are_useful_a_while_before_the_stages_are_ready_that_they_will_run
     assert follow(ledger, clock, life, answer, [AHEAD_S / 3] * 12) == [1] * 8 + [3] * 4
 
 
-def test_a_slow_first_epoch_does_not_hide_that_a_stage_ends_soon():
-    """It reads the data; the epoch after it says how long the others take."""
+def one_dense_run_of_two_trials():
+    """It is about to run: the ledger, its clock, the slot's life and what that was answered."""
     clock = Clock()
     ledger = Ledger(clock=clock)
     for epochs in (1, 2):
         submit(ledger, f"{epochs}", cycles=1, epochs=epochs)
     life = ledger.join(0)
-    answer = ledger.next_stage(life, 0)
+    return ledger, clock, life, ledger.next_stage(life, 0)
+
+
+def test_a_slow_first_epoch_does_not_hide_that_a_stage_ends_soon():
+    """It reads the data; the epoch after it says how long the others take."""
+    ledger, clock, life, answer = one_dense_run_of_two_trials()
     useful = follow(ledger, clock, life, answer, [100 * AHEAD_S, *[AHEAD_S / 100] * 11])
     assert useful == [1] + [2] * 11
 
 
 def test_a_stage_that_has_run_its_last_epoch_ends_soon_however_long_that_took():
-    clock = Clock()
-    ledger = Ledger(clock=clock)
-    for epochs in (1, 2):
-        submit(ledger, f"{epochs}", cycles=1, epochs=epochs)
-    life = ledger.join(0)
-    answer = ledger.next_stage(life, 0)
+    ledger, clock, life, answer = one_dense_run_of_two_trials()
     useful = follow(ledger, clock, life, answer, [100 * AHEAD_S] * answer.stage.epochs)
     assert useful == [1] * 11 + [2]
 

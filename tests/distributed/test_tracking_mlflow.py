@@ -4,11 +4,10 @@ import math
 
 import mlflow
 import pytest
-from made_results import PLAN, MadeTrial, tell
+from made_results import PLAN, MadeTrial, started, tell
 from mlflow import MlflowClient
 
-from rayprune.config import Study
-from rayprune.distributed.tracking import finish_trackers, make_trackers
+from rayprune.distributed.tracking import finish_trackers
 
 
 @pytest.fixture(scope="module")
@@ -36,11 +35,7 @@ def start(uri, tmp_path):
     """MLflow's tracker as a start of the study makes it."""
 
     def made(**arguments):
-        named = {"name": "mlflow", "tracking_uri": uri, **arguments}
-        study = Study.model_validate({"name": "s", "tracking": [named]})
-        tracker = make_trackers(study, str(tmp_path / "s"), str(tmp_path / "scratch"))[1]
-        tracker.setup()
-        return tracker
+        return started(tmp_path, **{"name": "mlflow", "tracking_uri": uri, **arguments})
 
     return made
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import ray
-from made_results import PLAN, MadeTrial, tell
+from made_results import PLAN, MadeTrial, started, tell
 from mlflow import MlflowClient
 from ray import tune
 from wandb.proto.wandb_internal_pb2 import Record
@@ -28,11 +28,9 @@ def start(tmp_path):
     """W&B's tracker as a start of the study makes it."""
 
     def made(**arguments):
-        named = {"name": "wandb", "mode": "offline", "dir": str(tmp_path), **arguments}
-        study = Study.model_validate({"name": "s", "tracking": [named]})
-        tracker = make_trackers(study, str(tmp_path / "s"), str(tmp_path / "scratch"))[1]
-        tracker.setup()
-        return tracker
+        return started(
+            tmp_path, **{"name": "wandb", "mode": "offline", "dir": str(tmp_path), **arguments}
+        )
 
     return made
 

@@ -18,6 +18,7 @@ from rayprune.results.labels import (
     name_of,
     on_test,
     phrase,
+    said,
 )
 
 IMP = {"method": "imp", "cycle": 1, "sparsity": 0.95, "schedule": "allr", "epochs": 3}
@@ -145,3 +146,10 @@ def test_values_of_unfinished_trials_are_in_no_label() -> None:
     failed = replace(made.imp("1", {"optim.weight_decay": 1e-3}), status="failed")
     table = made.table_of([done, made.renamed(failed)], ["optim.weight_decay"])
     assert [s.label for s in Comparison.from_table(table).settings] == ["ALLR with 1 epoch"]
+
+
+def test_searched_values_are_short():
+    assert said({"retrain.epochs": 3, "way": "x", "optim.lr": None}) == ["epochs=3", "way=x"]
+    assert said({"optim.lr": 0.0123456789, "prune.sparsity": 0.9}) == ["lr=0.01235", "sparsity=0.9"]
+    of_two = said({"retrain.epochs": 3, "dense.epochs": 7})
+    assert of_two == ["retrain.epochs=3", "dense.epochs=7"], "two fields of one name"

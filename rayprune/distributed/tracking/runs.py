@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from rayprune.config import Study
 from rayprune.distributed.trial import FAILED, IS_FINAL
+from rayprune.results.labels import said
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,15 +50,10 @@ class Runs:
         experiment = self.study.experiment.model_dump(mode="json")
         made_of = [self.folder, experiment, values, None if is_listed else name]
         content = json.dumps(made_of, sort_keys=True, default=str)
-        said = [
-            f"{field.rsplit('.', 1)[-1]}={value}"
-            for field, value in values.items()
-            if value is not None
-        ]
         return TrialRun(
             id=hashlib.sha256(content.encode()).hexdigest()[:16],
             name=name,
-            title=" ".join([self.study.name, name, *said])[:120],
+            title=" ".join([self.study.name, name, *said(values)])[:120],
             values=values,
         )
 
