@@ -110,7 +110,7 @@ def test_an_example_is_found_where_a_condition_excludes_nearly_all():
     space = {"optim.lr": {"uniform": [0, 1]}, "retrain.epochs": {"grid": [1]}}
     lines = said_of(searched(space=space, where=["optim.lr > 0.98"], num_samples=5))
     assert lines[-1].startswith("0 of 5 trials drawn at random can be run")
-    assert re.match(r"for example: optim.lr=(0.9[89]\d*|1), retrain.epochs=1: dense 12", lines[-2])
+    assert re.match(r"for example: lr=(0.9[89]\d*|1), epochs=1: dense 12", lines[-2])
 
 
 def test_what_a_searcher_has_proposed_before_is_counted(tmp_path):
