@@ -150,6 +150,7 @@ def run(
     Raises ``ConfigError`` for a study that cannot be run as written, or whose folder is another's,
     ``LeaseHeldError`` for one that is run already, ``StorageError`` when results cannot be written.
     """
+    study = study if ray else without_ray(study)
     trials = make_trials(study)  # none where a searcher proposes them
     with _environment_restored():
         return _run(
@@ -161,6 +162,21 @@ def run(
             on_results=on_results or (lambda results: None),
             tune_options={"callbacks": callbacks, "stop": stop},
         )
+
+
+def without_ray(study: Study) -> Study:
+    """The study with the scaling that it has in this process: one worker, or torchrun's ranks."""
+    update = {"workers": int(os.environ.get("WORLD_SIZE", 1)), "gpus_per_worker": float(_has_gpu())}
+    return study.model_copy(update={"scaling": study.scaling.model_copy(update=update)})
+
+
+def _has_gpu() -> bool:
+    """Whether torch would compute on one; importing it takes seconds, so only if there may be."""
+    if not any(Path(driver).exists() for driver in ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")):
+        return False
+    import torch
+
+    return torch.cuda.is_available()
 
 
 def is_first_rank() -> bool:

@@ -22,7 +22,7 @@ DenseSchedule = Literal["stepped", "linear", "cosine", "constant"]
 RetrainSchedule = Literal[
     "ft", "lrw", "slr", "clr", "llr", "allr", "constant", "stepped", "cosine", "linear"
 ]
-"""Names of the cycles' schedules, which `retrain_lrs` makes, or `dense_lrs` from a user's rate."""
+"""Names of the cycles' schedules, which `retrain_lrs` makes, or `own_lrs` from a user's rate."""
 OWN_SCHEDULES = ("constant", "stepped", "cosine", "linear")
 """Those of a cycle that take the user's own rate; the others take theirs from the dense run."""
 
@@ -91,7 +91,8 @@ def dense_lrs(
 ) -> DenseLRs:
     """Learning rates of a run from `lr`: stepped, linear, cosine or constant.
 
-    `warmup` is a fraction of the run; milestones count over the whole run, warm-up included.
+    `warmup` is a fraction of the run; milestones are fractions of the whole run, warm-up included,
+    as recipes give them (in epochs from the start).
     """
     num_warmup = int(warmup * num_steps)
     left = num_steps - num_warmup
@@ -130,6 +131,22 @@ def retrain_lrs(name: str, *, num_steps: int, dense: DenseLRs, scale: float = 1.
         return with_warmup(cosine(dense.largest, left, dense.smallest), num_warmup)
     assert name in ("llr", "allr"), name
     return with_warmup(linear(scale * dense.largest, left), num_warmup)
+
+
+def own_lrs(
+    name: str, *, lr: float, num_steps: int, warmup: float, dense: DenseLRs
+) -> Schedule:
+    """Learning rates of one cycle from the user's `lr`: constant, stepped, cosine or linear.
+
+    `stepped` has the shape of the dense run, resampled as SLR's to the steps after the warm-up and
+    scaled so that its largest rate is `lr`; under a dense run that is not stepped, that shape.
+    `warmup` is a fraction of the cycle.
+    """
+    if name != "stepped":
+        return dense_lrs(name, lr=lr, num_steps=num_steps, warmup=warmup).schedule
+    num_warmup = int(warmup * num_steps)
+    shape, largest = _resampled(dense, num_steps - num_warmup), dense.largest
+    return with_warmup(lambda step: lr * (shape(step) / largest), num_warmup)
 
 
 def allr_scale(d1: float, d2: float) -> float:

@@ -11,7 +11,8 @@ from rayprune.config import ConfigError, Dimension, Experiment, Study
 from rayprune.config.fields import is_field
 from rayprune.config.load import make_paths_absolute
 from rayprune.config.messages import no_such_field, validated
-from rayprune.plan import Stage, make_plan, share_dense_runs
+from rayprune.fingerprint import contents_of
+from rayprune.plan import Conditions, Stage, make_plan, share_dense_runs
 from rayprune.points import (
     Point,
     broken_condition,
@@ -73,7 +74,7 @@ def make_trials(study: Study) -> tuple[TrialPlan, ...]:
     if mistakes:
         lines = (f"{line}{_at(where, len(points))}" for line, where in mistakes.items())
         raise ConfigError("\n".join(lines))
-    plans = share_dense_runs(experiments)
+    plans = share_dense_runs(experiments, lambda experiment: conditions_of(study, experiment))
     return tuple(
         TrialPlan(f"{number:0{width}d}", point.values, experiment, plan)
         for number, (point, experiment, plan) in enumerate(
@@ -107,11 +108,23 @@ def make_trial(study: Study, name: str, values: Mapping[str, Any]) -> TrialPlan:
             point = _with_seed(point, int(values["seed"]))
         _check_conditions(study, point)
         experiment = _experiment(study, point)
-        plan = make_plan(experiment)
+        plan = make_plan(experiment, conditions_of(study, experiment))
     except ValueError as error:
         mistake = "; ".join(str(error).split("\n"))
         return TrialPlan(name, _shown(study, point), study.experiment, (), mistake)
     return TrialPlan(name, _shown(study, point), experiment, plan)
+
+
+def conditions_of(study: Study, experiment: Experiment) -> Conditions:
+    """What a study's stages run under: its workers and their devices, and what lies in files."""
+    scaling = study.scaling
+    on_gpu = scaling.gpus_per_worker > 0
+    return Conditions(
+        workers=scaling.workers,
+        device="cuda" if on_gpu else "cpu",
+        threads=0 if on_gpu else scaling.cpus_per_worker,
+        contents=contents_of(experiment),
+    )
 
 
 def check_space(study: Study) -> None:

@@ -45,11 +45,13 @@ def main(arguments: Sequence[str] | None = None, *, prog: str = "python -m raypr
 
 def dry_run(study: Study, *, ray: bool = True, force: bool = False) -> int:
     """Print trials, stages and epochs; start nothing. Return 0, or 2 for invalid input."""
+    from rayprune.api import without_ray
     from rayprune.checks import check, check_folder
     from rayprune.console import open_console
     from rayprune.console.dry_run import print_plan, print_search
     from rayprune.trials import make_trials
 
+    study = study if ray else without_ray(study)
     try:
         trials = make_trials(study)
         check(study, trials, ray=ray)
@@ -87,12 +89,13 @@ def run_and_print(study: Study, command: str, *, ray: bool, force: bool = False)
 
 
 def _run_and_print(study: Study, *, ray: bool, force: bool) -> int:
-    from rayprune.api import is_first_rank, run
+    from rayprune.api import is_first_rank, run, without_ray
     from rayprune.console import open_console
     from rayprune.console.progress import ProgressView
     from rayprune.console.summary import print_files, print_summary
     from rayprune.trials import make_trials, num_proposed
 
+    study = study if ray else without_ray(study)
     console = open_console(quiet=not (ray or is_first_rank()))
     with ExitStack() as stack:
         trials = make_trials(study)

@@ -25,6 +25,7 @@ LINES = [
     {"trials"},
     {"points"},
     {"plan"},
+    {"fingerprint"},
     {"config"},
     {"schedules"},
 ]

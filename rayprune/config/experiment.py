@@ -104,7 +104,7 @@ class Dense(Frozen):
     warmup: Fraction = 0.0
     """Fraction of the run with a rising learning rate."""
     milestones: tuple[Share, ...] = (0.5, 0.75)
-    """stepped: where the learning rate drops, as fractions of the run."""
+    """stepped: where the learning rate drops, as fractions of the run, its warm-up included."""
     factor: Share = 0.1
     """stepped: what each drop multiplies the learning rate by."""
     sparsify: Sparsify | None = None
@@ -133,8 +133,6 @@ class Prune(Frozen):
     """unstructured, filter, or n:m such as 2:4."""
     ignore: tuple[str, ...] = ()
     """Name patterns of weights that stay dense, such as conv1.* or head*."""
-    recalibrate_batch_norm: bool = False
-    """Measure a just-pruned model after its batch-norm statistics were estimated anew."""
     rewind: Rewind | None = None
     """Weight rewinding (Frankle et al. 2020, Renda et al. 2020): each cycle retrains the dense
     run's weights at that epoch, under the masks of the pruned network."""
@@ -161,7 +159,8 @@ class Retrain(Frozen):
     rewinding epoch. 0 prunes without retraining."""
     schedule: RetrainSchedule | None = None
     """LR schedule; allr, or lrw under prune.rewind (the dense schedule from that epoch on).
-    constant, stepped, cosine and linear take `lr` and `warmup`."""
+    constant, stepped, cosine and linear take `lr` and `warmup`; stepped has the dense run's shape,
+    resampled, from `lr` on."""
     lr: Annotated[float, Field(gt=0)] | None = None
     """constant, stepped, cosine, linear only: initial learning rate."""
     warmup: Fraction | None = None
@@ -231,6 +230,9 @@ class Experiment(Frozen):
     """Options of the schedule allr."""
     budget: Budget | None = None
     """BIMP: epochs of the dense run and of all retraining together, instead of their own."""
+    recalibrate_batch_norm: bool = False
+    """Estimate batch-norm statistics anew, on training images, after each prune step and at the end
+    of each stage. A method that prunes at the end of its run has those of the unpruned model."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """Number format of the forward and backward pass; weights are always float32."""
     seed: Annotated[int, Field(ge=0)] = 0

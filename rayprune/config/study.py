@@ -219,14 +219,16 @@ class Search(Frozen):
 
 
 class Scaling(Frozen):
-    """Where stages run: never part of what determines a result."""
+    """Where stages run. How many workers share a batch, whether on GPUs, and how many threads share
+    a CPU's sums, changes the last bits of a result, or more with batch norm: these three are in its
+    key."""
 
     workers: Annotated[int, Field(ge=1)] = 1
-    """Ray Train workers of a slot, each a rank of the DDP group."""
+    """Ray Train workers of a slot, each a rank of the DDP group. In the key of every result."""
     cpus_per_worker: Annotated[int, Field(ge=1)] = 1
-    """CPUs, and intra-op threads without a GPU, of a worker."""
+    """CPUs of a worker; without a GPU also its intra-op threads, then in the key."""
     gpus_per_worker: Annotated[float, Field(ge=0)] = 0.0
-    """GPUs of a worker."""
+    """GPUs of a worker. Whether there is one is in the key."""
     accelerator_type: str | None = None
     """What Ray calls the GPU that a worker needs, such as A100, as in Ray Train's ScalingConfig."""
     labels: dict[str, str] = Field(default_factory=dict)

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import bisect
-import fnmatch
 import json
 import os
-import re
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
@@ -17,6 +15,7 @@ from pyarrow import fs
 
 from rayprune import config
 from rayprune.data.class_numbers import is_label
+from rayprune.fingerprint import find_files
 
 
 @dataclass(frozen=True)
@@ -71,27 +70,6 @@ def _find_part(files: config.ParquetFiles, name: str) -> Part:
             f"but nothing is there, got {location}"
         )
     return Part(field, filesystem, tuple(paths), files.image_column, files.label_column)
-
-
-def find_files(location: str) -> tuple[fs.FileSystem, list[str]]:
-    """File system and sorted paths of a file, a folder (all .parquet below it) or a glob.
-
-    Locations with a scheme, such as s3://, go to pyarrow's file system for it.
-    """
-    fixed = re.split(r"[*?[]", location)[0]  # all before the first wildcard
-    root = location if fixed == location else fixed.rpartition("/")[0] or "."
-    if "://" in root:
-        filesystem, path = fs.FileSystem.from_uri(root)
-    else:
-        filesystem, path = fs.LocalFileSystem(), os.path.abspath(os.path.expanduser(root))
-    pattern = "*.parquet"
-    if fixed != location:
-        pattern = f"{path}/{location[fixed.rfind('/') + 1 :]}"
-    elif filesystem.get_file_info(path).type == fs.FileType.File:
-        return filesystem, [path]
-    selector = fs.FileSelector(path, allow_not_found=True, recursive=True)
-    found = [info.path for info in filesystem.get_file_info(selector) if info.is_file]
-    return filesystem, sorted(path for path in found if fnmatch.fnmatchcase(path, pattern))
 
 
 def check_schema(part: Part, path: str) -> pa.Schema:

@@ -6,6 +6,7 @@ keys.py      what determines a stage's result, hashed
 make.py      the plan of an experiment, and of all experiments of a study
 """
 
+from rayprune.plan.keys import Conditions
 from rayprune.plan.make import make_plan, share_dense_runs
 from rayprune.plan.numbers import (
     cycle_epochs,
@@ -20,6 +21,7 @@ from rayprune.plan.numbers import (
 from rayprune.plan.stage import EpochCount, Inputs, Stage, count_epochs, dense_run
 
 __all__ = [
+    "Conditions",
     "EpochCount",
     "Inputs",
     "Stage",

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from rayprune.config import Experiment
@@ -12,15 +13,29 @@ from rayprune.plan.numbers import dense_epochs, dense_schedule, sparsify_goal
 from rayprune.plan.stage import Inputs
 from rayprune.schedules import OWN_SCHEDULES
 
-METHOD_VERSION = 2  # raised when the code computes something else from equal fields
+METHOD_VERSION = 3  # raised when the code computes something else from equal fields
 
 
-def dense_key(experiment: Experiment, until: int) -> str:
+@dataclass(frozen=True, kw_only=True)
+class Conditions:
+    """What decides the bits of a result beside the experiment's fields."""
+
+    workers: int = 1
+    """World size: each rank sums its own images, and batch norm and dropout are of a rank."""
+    device: str = "cpu"
+    """cpu or cuda; which GPU it was is in the record alone."""
+    threads: int = 1
+    """Of a worker on a CPU, which share out its sums; 0 on a GPU."""
+    contents: Mapping[str, str] = field(default_factory=dict)
+    """Field that names a file or code -> fingerprint of what lies there, in place of the name."""
+
+
+def dense_key(experiment: Experiment, conditions: Conditions, until: int) -> str:
     """Key of the dense run up to an epoch.
 
     That of its end does not say where the run was cut: its result does not depend on it.
     """
-    identity = _dense_identity(experiment)
+    identity = _dense_identity(experiment, conditions)
     return _digest(identity if until == dense_epochs(experiment) else {**identity, "until": until})
 
 
@@ -34,7 +49,7 @@ def cycle_key(
     adapt: bool,
 ) -> str:
     """Key of a cycle; what came before it speaks through the keys of its inputs."""
-    retrain, dense = experiment.retrain, experiment.dense
+    retrain = experiment.retrain
     prune = experiment.prune.model_dump(
         mode="json", exclude={"cycles", "fraction_per_cycle", "rewind"}
     )
@@ -43,12 +58,10 @@ def cycle_key(
         identity |= {"schedule": schedule, "adapt": adapt}
         if schedule in OWN_SCHEDULES:
             identity |= {"lr": retrain.lr, "warmup": retrain.warmup or 0.0}
-        if schedule == "stepped":
-            identity |= {"milestones": dense.milestones, "factor": dense.factor}
     return _digest(identity)
 
 
-def _dense_identity(experiment: Experiment) -> dict[str, Any]:
+def _dense_identity(experiment: Experiment, conditions: Conditions) -> dict[str, Any]:
     dense = experiment.dense.model_dump(mode="json")
     dense |= {"epochs": dense_epochs(experiment), "schedule": dense_schedule(experiment)}
     if dense["schedule"] != "stepped":
@@ -57,12 +70,21 @@ def _dense_identity(experiment: Experiment) -> dict[str, Any]:
         dense["ignore"] = experiment.prune.ignore
         if "sparsity" in dense["sparsify"]:
             dense["sparsify"]["sparsity"] = sparsify_goal(experiment)
-    fields = experiment.model_dump(
-        mode="json", include={"model", "task", "batch_size", "optim", "precision", "seed"}
-    )
-    # How images are fetched does not change them.
-    data = experiment.data.model_dump(mode="json", exclude={"streaming", "loader_workers"})
-    return {"version": METHOD_VERSION, **fields, "data": data, "dense": dense}
+    own = {"model", "data", "task", "batch_size", "optim", "precision", "seed"}
+    fields = experiment.model_dump(mode="json", include=own | {"recalibrate_batch_norm"})
+    for name in ("streaming", "loader_workers"):  # how images are fetched does not change them
+        del fields["data"][name]
+    for path, fingerprint in conditions.contents.items():
+        _set(fields, path.split("."), fingerprint)
+    where = {"workers": conditions.workers, "device": conditions.device}
+    where |= {"threads": conditions.threads}
+    return {"version": METHOD_VERSION, **where, **fields, "dense": dense}
+
+
+def _set(fields: dict[str, Any], keys: list[str], value: Any) -> None:
+    for key in keys[:-1]:
+        fields = fields[key]
+    fields[keys[-1]] = value
 
 
 def _digest(identity: dict[str, Any]) -> str:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from itertools import pairwise
 
 from rayprune.config import Experiment
-from rayprune.plan.keys import cycle_key, dense_key
+from rayprune.plan.keys import Conditions, cycle_key, dense_key
 from rayprune.plan.numbers import (
     cycle_epochs,
     cycle_sparsities,
@@ -19,17 +19,24 @@ from rayprune.plan.numbers import (
 from rayprune.plan.stage import Inputs, Stage, dense_run
 
 
-def make_plan(experiment: Experiment, *, cut_dense_at: Collection[int] = ()) -> tuple[Stage, ...]:
+ALONE = Conditions()
+
+
+def make_plan(
+    experiment: Experiment, conditions: Conditions = ALONE, *, cut_dense_at: Collection[int] = ()
+) -> tuple[Stage, ...]:
     """The dense run and the cycles of IMP, or of BIMP when there is a budget, inputs first.
 
     The dense run ends a stage at the rewinding epoch of this experiment, and at those epochs of
     other trials that `cut_dense_at` names; its result is the same, bit for bit, wherever it is cut.
+    `conditions` are those that the stages will run under: keys depend on them, and nothing else.
     Raises ``ValueError`` where the fields contradict each other, as LRW longer than the dense run.
     """
     _check_rewind(experiment)
     rewind = experiment.prune.rewind
     cuts = {*cut_dense_at, *([rewind.epoch] if rewind else [])}
-    plan = _dense_stages(experiment, sorted(e for e in cuts if 0 < e < dense_epochs(experiment)))
+    inside = sorted(e for e in cuts if 0 < e < dense_epochs(experiment))
+    plan = _dense_stages(experiment, conditions, inside)
     start = _rewound_to(plan, rewind.epoch) if rewind else None
     sparsities = cycle_sparsities(experiment)
     cycles = zip(sparsities, cycle_epochs(experiment), strict=True)
@@ -42,29 +49,35 @@ def make_plan(experiment: Experiment, *, cut_dense_at: Collection[int] = ()) -> 
     return tuple(plan)
 
 
-def share_dense_runs(experiments: Sequence[Experiment]) -> list[tuple[Stage, ...]]:
+def share_dense_runs(
+    experiments: Sequence[Experiment],
+    conditions: Callable[[Experiment], Conditions] = lambda experiment: ALONE,
+) -> list[tuple[Stage, ...]]:
     """A plan for each experiment, in which equal dense runs are cut at the same epochs.
 
     So every epoch of a dense run is run once, also where only some of its trials rewind to one.
     """
-    plans = [make_plan(experiment) for experiment in experiments]
+    given = [conditions(experiment) for experiment in experiments]
+    plans = list(map(make_plan, experiments, given))
     cuts: dict[str, set[int]] = {}
     for plan in plans:
         for stage in plan:
             if stage.part_of is not None:
                 cuts.setdefault(stage.part_of, set()).add(stage.last_epoch)
     return [
-        make_plan(experiment, cut_dense_at=cuts[dense.key]) if dense.key in cuts else plan
-        for experiment, plan in zip(experiments, plans, strict=True)
+        make_plan(experiment, own, cut_dense_at=cuts[dense.key]) if dense.key in cuts else plan
+        for experiment, own, plan in zip(experiments, given, plans, strict=True)
         for dense in [dense_run(plan)]
     ]
 
 
-def _dense_stages(experiment: Experiment, cuts: Sequence[int]) -> list[Stage]:
+def _dense_stages(
+    experiment: Experiment, conditions: Conditions, cuts: Sequence[int]
+) -> list[Stage]:
     """The dense run as stages that end at `cuts` and at its end, each going on from another."""
     assert not cuts or experiment.dense.sparsify is None, "methods that sparsify run as a whole"
     end = dense_epochs(experiment)
-    whole = dense_key(experiment, end)
+    whole = dense_key(experiment, conditions, end)
     stages: list[Stage] = []
     for first, last in pairwise([0, *cuts, end]):
         before = stages[-1].key if stages else None
@@ -77,7 +90,7 @@ def _dense_stages(experiment: Experiment, cuts: Sequence[int]) -> list[Stage]:
             # use for the patterns, and trials that ignore other weights share it.
             ignore=experiment.prune.ignore if experiment.dense.sparsify else (),
             schedule=dense_schedule(experiment),
-            key=dense_key(experiment, last),
+            key=dense_key(experiment, conditions, last),
             inputs=Inputs(weights=before, masks=before),
             part_of=None if last == end else whole,
         )

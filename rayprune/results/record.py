@@ -47,12 +47,14 @@ class StageRecord:
     emptied_layers: tuple[str, ...] = ()
     """Layers that lost all their weights."""
     batch_norm: str = "as trained"
-    """Statistics used for pruned_…: as trained, or recalibrated."""
+    """Statistics that all metrics were measured with: as trained, or recalibrated."""
     seconds: float = 0.0
     """Time in training steps."""
     images_per_second: float = 0.0
     workers: int = 1
     """World size."""
+    device: str = "cpu"
+    """What a worker computed on: "cpu, 1 thread", or the name of its GPU."""
 
     @property
     def measured(self) -> Mapping[str, float]:

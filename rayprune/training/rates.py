@@ -14,6 +14,7 @@ from rayprune.schedules import (
     Schedule,
     allr_scale,
     dense_lrs,
+    own_lrs,
     retrain_lrs,
 )
 from rayprune.snapshot import Snapshot, norm_drop
@@ -81,14 +82,13 @@ def _cycle(
             stage.schedule if num_steps else "ft", num_steps=num_steps, dense=dense, scale=scale
         )
     assert retrain.lr is not None
-    return dense_lrs(
+    return own_lrs(
         stage.schedule,
         lr=retrain.lr,
         num_steps=num_steps,
         warmup=retrain.warmup or 0.0,
-        milestones=experiment.dense.milestones,
-        factor=experiment.dense.factor,
-    ).schedule
+        dense=dense,
+    )
 
 
 def _peak(schedule: Schedule, num_steps: int) -> float | None:

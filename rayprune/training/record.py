@@ -21,7 +21,7 @@ def stage_record(
     # Sparsity counts what may be pruned; the other numbers are of the whole network.
     counted = {name: masks[name] for name in not_ignored(masks, stage.ignore)}
     cost = vars(network_cost(experiment, setup.dataset, masks)) | {"sparsity": sparsity(counted)}
-    recalibrated = experiment.prune.recalibrate_batch_norm and not stage.is_dense
+    recalibrated = experiment.recalibrate_batch_norm and stage.part_of is None
     num_images = setup.images_per_epoch * stage.last_epoch
     # A dense run says the same of itself whether or not it ran in parts, as its key does.
     inputs = Inputs() if stage.is_dense and stage.part_of is None else stage.inputs
@@ -44,5 +44,6 @@ def stage_record(
         seconds=state.seconds,
         images_per_second=num_images / state.seconds if state.seconds else 0.0,
         workers=setup.worker.world_size,
+        device=setup.worker.device_name,
         **cost,
     )

@@ -138,6 +138,9 @@ def _finish(setup: StageSetup, start: Snapshot, state: EpochState) -> Snapshot:
     masks = {**start.masks, **final}
     weights = _shipped_weights(model, masks)
     model.load_state_dict(weights)
+    # The beginning of a dense run is no result. A cycle without epochs is as it was just pruned.
+    if stage.part_of is None and stage.epochs > 0 and _recalibrate(setup):
+        weights = _shipped_weights(model, masks)
     metrics = {f"pruned_val_{k}": v for k, v in (state.pruned or {}).items()}
     for name, split in (("val", setup.dataset.val), ("test", setup.dataset.test)):
         metrics |= {f"{name}_{k}": v for k, v in _measure(setup, split).items()}
@@ -201,9 +204,16 @@ def _measure(setup: StageSetup, split: Split) -> dict[str, float]:
 
 def _measure_pruned(setup: StageSetup) -> dict[str, float]:
     """Metrics between the prune step and the retraining."""
-    if setup.experiment.prune.recalibrate_batch_norm:
-        recalibrate_batch_norm_(setup.model, setup.dataset.train, setup.local_batch, setup.worker)
+    _recalibrate(setup)
     return _measure(setup, setup.dataset.val)
+
+
+def _recalibrate(setup: StageSetup) -> bool:
+    """Estimate batch-norm statistics anew if that is asked for; return whether it is."""
+    is_asked = setup.experiment.recalibrate_batch_norm
+    if is_asked:
+        recalibrate_batch_norm_(setup.model, setup.dataset.train, setup.local_batch, setup.worker)
+    return is_asked
 
 
 def _shipped_weights(model: nn.Module, masks: Masks) -> dict[str, Tensor]:

@@ -29,6 +29,14 @@ class Worker:
     def is_first(self) -> bool:
         return self.rank == 0
 
+    @property
+    def device_name(self) -> str:
+        """What it computes on: "cpu, 2 threads", or what the GPU is called."""
+        if self.device.type == "cuda":
+            return torch.cuda.get_device_name(self.device)
+        threads = torch.get_num_threads()
+        return f"{self.device.type}, {threads} thread{'' if threads == 1 else 's'}"
+
 
 @contextmanager
 def local_worker() -> Iterator[Worker]:

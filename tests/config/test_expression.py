@@ -12,7 +12,7 @@ FIELDS = {
     "retrain.schedule": "llr",
     "retrain.lr": None,
     "prune.sparsity": 0.9,
-    "prune.recalibrate_batch_norm": True,
+    "recalibrate_batch_norm": True,
     "way": "one",
 }
 
@@ -56,8 +56,8 @@ def test_what_python_says_is_what_it_is(text):
         ("15 - retrain.epochs", 12),
         ("retrain.schedule == 'llr' and retrain.epochs >= 3", True),
         ("retrain.lr == null or retrain.lr > 0.1", True),
-        ("prune.recalibrate_batch_norm == true", True),
-        ("not prune.recalibrate_batch_norm", False),
+        ("recalibrate_batch_norm == true", True),
+        ("not recalibrate_batch_norm", False),
         ("way in ['one', 'two']", True),
         (" way ", "one"),
     ],

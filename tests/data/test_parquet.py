@@ -12,7 +12,7 @@ from made_images import encode, make_images, parquet_set, write_parquet
 
 from rayprune import config
 from rayprune.data.parquet import ParquetRows, open_parquet
-from rayprune.data.parquet_files import find_files
+from rayprune.fingerprint import find_files
 
 
 def pair(train: str | Path, test: str | Path, **columns: str) -> config.ParquetFiles:

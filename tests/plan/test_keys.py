@@ -3,10 +3,7 @@
 import pytest
 
 from rayprune.config import Experiment
-from rayprune.plan import (
-    dense_run,
-    make_plan,
-)
+from rayprune.plan import Conditions, dense_run, make_plan
 
 
 def experiment(**fields):
@@ -34,12 +31,12 @@ def rewound(epoch, *, dense_epochs=12, retrain=None, **prune):
         ({"dense": {"epochs": 13}}, 0),
         ({"batch_size": 64}, 0),
         ({"precision": "bfloat16"}, 0),
+        ({"recalibrate_batch_norm": True}, 0),
         ({"model": {"name": "resnet20"}}, 0),
         ({"data": {"name": "fashion_mini", "val_fraction": 0.2}}, 0),
         ({"prune": {"sparsity": 0.9}}, 1),
         ({"prune": {"allocation": "erk"}}, 1),
         ({"prune": {"ignore": ["conv1"]}}, 1),
-        ({"prune": {"recalibrate_batch_norm": True}}, 1),
         ({"prune": {"rewind": {"epoch": 0}}, "retrain": {"epochs": 2, "schedule": "allr"}}, 1),
         ({"retrain": {"epochs": 3}}, 1),
         ({"retrain": {"schedule": "llr"}}, 1),
@@ -51,15 +48,43 @@ def test_keys_change_from_the_stage_that_a_field_reaches(fields, first_that_diff
 
 
 @pytest.mark.parametrize("change", [{"milestones": [0.3, 0.6]}, {"factor": 0.2}])
-def test_a_stepped_cycle_reads_the_dense_runs_steps_also_where_that_run_does_not(change):
+def test_a_stepped_cycle_reads_the_dense_runs_steps_where_that_run_has_them(change):
     retrain = {"schedule": "stepped", "lr": 0.1}
-    dense, cycle = keys(dense={"schedule": "linear"}, retrain=retrain)
-    changed_dense, changed = keys(dense={"schedule": "linear", **change}, retrain=retrain)
-    assert dense == changed_dense and cycle != changed
-    # Neither reads them: the trials are one and the same.
-    assert keys(dense={"schedule": "linear"}) == keys(dense={"schedule": "linear", **change})
-    stepped, _ = keys(dense={"schedule": "stepped"}, retrain=retrain)
-    assert keys(dense={"schedule": "stepped", **change}, retrain=retrain)[0] != stepped
+    stepped = keys(dense={"schedule": "stepped"}, retrain=retrain)
+    changed = keys(dense={"schedule": "stepped", **change}, retrain=retrain)
+    assert all(one != other for one, other in zip(stepped, changed, strict=True))
+    # Under a linear run a stepped cycle is linear, and nobody reads them.
+    linear = keys(dense={"schedule": "linear"}, retrain=retrain)
+    assert keys(dense={"schedule": "linear", **change}, retrain=retrain) == linear
+
+
+CONDITIONS = [
+    Conditions(),
+    Conditions(workers=2),
+    Conditions(threads=2),
+    Conditions(device="cuda"),
+    Conditions(contents={"data.root": "one"}),
+    Conditions(contents={"data.root": "two"}),
+    Conditions(contents={"data.parquet.train": "one"}),
+    Conditions(contents={"model.weights": "one"}),
+]
+
+
+def test_every_condition_is_in_every_key():
+    """Whoever goes on with other workers, devices or files gets nothing that these did not make."""
+    data = {"parquet": {"train": "a", "test": "b"}, "root": "r"}
+    plans = [make_plan(experiment(data=data), conditions) for conditions in CONDITIONS]
+    for cycle in range(2):
+        assert len({plan[cycle].key for plan in plans}) == len(CONDITIONS)
+
+
+def test_where_files_lie_is_in_no_key():
+    def of(place):
+        files = {"train": f"{place}/train", "test": f"{place}/test"}
+        contents = {"data.parquet.train": "one", "data.parquet.test": "two"}
+        return make_plan(experiment(data={"parquet": files}), Conditions(contents=contents))
+
+    assert of("/here") == of("s3://there")
 
 
 @pytest.mark.parametrize("schedule", ["constant", "stepped", "cosine", "linear"])

@@ -133,7 +133,7 @@ def test_only_what_adapts_lowers_its_peak():
     ],
 )
 def test_a_cycles_own_schedule_takes_its_own_rate(schedule, expected):
-    dense = {"epochs": 8, "schedule": "linear", "milestones": [0.4], "factor": 0.3}
+    dense = {"epochs": 8, "schedule": "stepped", "milestones": [0.4], "factor": 0.3}
     retrain = {"epochs": 5, "schedule": schedule, "lr": 0.5}
     wanted = experiment(dense=dense, retrain=retrain)
     rates = rates_of(wanted, make_plan(wanted)[-1])

@@ -1,0 +1,170 @@
+"""What lies in the files that an experiment names, as short texts: equal bytes, equal texts.
+
+Weights and a user's modules are read whole. Of images, which may be terabytes, all sizes count, and
+of up to `SAMPLED_FILES` files the beginning, the end (in Parquet the footer, with the place and
+statistics of every column chunk) and blocks between. Where a file lies, what it is called and when
+it was written do not count, so a copy elsewhere is the same.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import hashlib
+import importlib.util
+import os
+import re
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+from pyarrow import fs
+
+from rayprune.config import Data, Experiment
+
+SAMPLED_FILES = 32
+SAMPLED_BLOCKS = 16
+BLOCK = 1 << 16
+ABSENT = "nothing there"  # the checks before a study say what is wrong
+# Where torchvision's sets have their files below `data.root`.
+FOLDERS = {
+    "mnist": "MNIST/raw",
+    "fashion_mnist": "FashionMNIST/raw",
+    "cifar10": "cifar-10-batches-py",
+    "cifar100": "cifar-100-python",
+    "image_folder": "",
+}
+
+
+class File(NamedTuple):
+    """A file that was found."""
+
+    path: str
+    size: int
+    written_ns: int
+
+
+def contents_of(experiment: Experiment) -> dict[str, str]:
+    """Field -> fingerprint of what lies where it points, for the fields that name files or code.
+
+    What cannot be read has one, too: an error here would hide the better message of a check.
+    """
+    model, data = experiment.model, experiment.data
+    contents: dict[str, str] = {}
+    if model.weights is not None and Path(model.weights).is_file():
+        contents["model.weights"] = _of_whole(model.weights)
+    for field, target in (("model.target", model.target), ("data.target", data.target)):
+        if target is not None:
+            contents[field] = f"{target} {_of_module(target.partition(':')[0])}"
+    return contents | _of_images(data)
+
+
+def _of_images(data: Data) -> dict[str, str]:
+    if data.parquet is not None:
+        parts = {name: getattr(data.parquet, name) for name in ("train", "test")}
+        return {f"data.parquet.{name}": _of_files(place) for name, place in parts.items()}
+    if data.root is not None and data.name in FOLDERS:
+        return {"data.root": _of_tree(os.path.join(data.root, FOLDERS[data.name]))}
+    return {}
+
+
+def find_files(location: str, pattern: str = "*.parquet") -> tuple[fs.FileSystem, list[str]]:
+    """File system and sorted paths of a file, a folder (all like `pattern` below it) or a glob.
+
+    Locations with a scheme, such as s3://, go to pyarrow's file system for it.
+    """
+    return _open(location)[0], [file.path for file in _find(location, pattern)]
+
+
+def _open(location: str) -> tuple[fs.FileSystem, str]:
+    """File system, and the path on it of what comes before the first wildcard."""
+    fixed = _before_wildcard(location)
+    root = location if fixed == location else fixed.rpartition("/")[0] or "."
+    if "://" in root:
+        return fs.FileSystem.from_uri(root)
+    return fs.LocalFileSystem(), os.path.abspath(os.path.expanduser(root))
+
+
+def _before_wildcard(location: str) -> str:
+    return re.split(r"[*?[]", location)[0]
+
+
+def _find(location: str, pattern: str) -> list[File]:
+    filesystem, path = _open(location)
+    fixed = _before_wildcard(location)
+    if fixed != location:
+        pattern = f"{path}/{location[fixed.rfind('/') + 1 :]}"
+    elif (info := filesystem.get_file_info(path)).type == fs.FileType.File:
+        return [File(path, info.size, info.mtime_ns)]
+    selector = fs.FileSelector(path, allow_not_found=True, recursive=True)
+    found = [info for info in filesystem.get_file_info(selector) if info.is_file]
+    fitting = [info for info in found if fnmatch.fnmatchcase(info.path, pattern)]
+    return sorted(File(info.path, info.size, info.mtime_ns) for info in fitting)
+
+
+def _of_files(location: str) -> str:
+    """Of Parquet files in the order of their paths, which is that of their rows."""
+    try:
+        found = tuple(_find(location, "*.parquet"))
+        return _of_found(location, found) if found else ABSENT
+    except (OSError, pa.ArrowException):
+        return ABSENT
+
+
+def _of_tree(root: str) -> str:
+    """Of a folder of files whose names below it count: a class is the name of a folder."""
+    try:
+        found = tuple(_find(root, "*"))
+        names = [os.path.relpath(file.path, _open(root)[1]) for file in found]
+        return _short(hashlib.sha256(f"{names} {_of_found(root, found)}".encode()))
+    except (OSError, pa.ArrowException):
+        return ABSENT
+
+
+@lru_cache(maxsize=64)  # a searcher's study asks for every trial; what was written anew differs
+def _of_found(location: str, found: Sequence[File]) -> str:
+    filesystem, _ = _open(location)
+    digest = hashlib.sha256(repr([file.size for file in found]).encode())
+    for number in _spread(len(found), SAMPLED_FILES):
+        size = found[number].size
+        with filesystem.open_input_file(found[number].path) as file:
+            for block in _spread(-(-size // BLOCK), SAMPLED_BLOCKS):
+                # Counted from the end, so that the last block, where a footer is, is a whole one.
+                end = size - block * BLOCK
+                digest.update(file.read_at(min(BLOCK, end), max(0, end - BLOCK)))
+    return _short(digest)
+
+
+def _spread(count: int, most: int) -> Sequence[int]:
+    """Up to `most` of the numbers 0 .. count - 1, evenly, the first and the last among them."""
+    if count <= most:
+        return range(count)
+    return [i * (count - 1) // (most - 1) for i in range(most)]
+
+
+def _of_whole(path: str) -> str:
+    info = os.stat(path)
+    return _of_bytes(path, info.st_size, info.st_mtime_ns)
+
+
+@lru_cache(maxsize=64)
+def _of_bytes(path: str, size: int, written_ns: int) -> str:
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(16 * BLOCK):
+            digest.update(block)
+    return _short(digest)
+
+
+def _of_module(name: str) -> str:
+    """Of the file that a module's code is in; what that imports does not count."""
+    try:
+        spec = importlib.util.find_spec(name)
+        return _of_whole(spec.origin) if spec is not None and spec.origin is not None else ABSENT
+    except Exception:  # whatever a parent package raises as it is imported
+        return ABSENT
+
+
+def _short(digest: Any) -> str:
+    return str(digest.hexdigest()[:20])

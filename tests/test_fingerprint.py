@@ -1,0 +1,152 @@
+"""A fingerprint is of bytes: a copy elsewhere has the same, a change of one of them another."""
+
+import os
+import shutil
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from rayprune.config import Experiment
+from rayprune.fingerprint import ABSENT, BLOCK, SAMPLED_BLOCKS, SAMPLED_FILES, contents_of
+from rayprune.trials import make_trial, make_trials
+
+
+def of(**fields):
+    return contents_of(Experiment.model_validate(fields))
+
+
+def of_parquet(train, test="nowhere"):
+    return of(data={"parquet": {"train": str(train), "test": str(test)}})["data.parquet.train"]
+
+
+def write_labels(path, labels):
+    table = pa.table({"image": [b"image %d" % n for n in range(len(labels))], "label": labels})
+    pq.write_table(table, path)
+
+
+def test_a_copy_elsewhere_under_another_name_and_time_is_the_same(few_images, tmp_path):
+    copy = tmp_path / "copy.parquet"
+    shutil.copyfile(few_images["train"], copy)
+    os.utime(copy, (1, 1))
+    assert of_parquet(copy) == of_parquet(few_images["train"]) != of_parquet(few_images["test"])
+
+
+def test_other_labels_in_a_file_of_equal_size_are_another_set(tmp_path):
+    labels = [n % 10 for n in range(5000)]
+    write_labels(tmp_path / "one.parquet", labels)
+    labels[2500], labels[2501] = labels[2501], labels[2500]
+    write_labels(tmp_path / "two.parquet", labels)
+    assert of_parquet(tmp_path / "one.parquet") != of_parquet(tmp_path / "two.parquet")
+
+
+def test_a_file_that_is_written_anew_in_a_running_process_is_seen(tmp_path):
+    file = tmp_path / "images.parquet"
+    write_labels(file, [0, 1])
+    before = of_parquet(file)
+    write_labels(file, [1, 0])
+    assert of_parquet(file) != before
+
+
+@pytest.mark.parametrize("size", [0, 1, BLOCK - 1, BLOCK, BLOCK + 1, (SAMPLED_BLOCKS + 9) * BLOCK])
+def test_the_first_and_the_last_byte_and_the_size_count(size, tmp_path):
+    def written(content):
+        (tmp_path / "train.parquet").write_bytes(content)
+        return of_parquet(tmp_path / "train.parquet")
+
+    content = bytes(size)
+    known = {written(content), written(content + b"\0")}
+    if size:
+        known |= {written(b"x" + content[1:]), written(content[:-1] + b"y")}
+    assert len(known) == (4 if size else 2)
+
+
+def test_of_many_files_the_order_and_every_size_count(tmp_path):
+    for number in range(SAMPLED_FILES + 9):
+        (tmp_path / f"{number:03d}.parquet").write_bytes(b"x" * (number + 1))
+    before = of_parquet(tmp_path)
+    assert of_parquet(f"{tmp_path}/*.parquet") == before
+    (tmp_path / "017.parquet").write_bytes(b"x" * 99)
+    after = of_parquet(tmp_path)
+    (tmp_path / "003.parquet").rename(tmp_path / "900.parquet")
+    assert len({before, after, of_parquet(tmp_path)}) == 3
+
+
+def test_a_class_of_an_image_tree_is_the_name_of_its_folder(tmp_path):
+    for name in ("cat", "dog"):
+        (tmp_path / "train" / name).mkdir(parents=True)
+        (tmp_path / "train" / name / "1.png").write_bytes(b"one size")
+    fields = {"data": {"name": "image_folder", "root": str(tmp_path)}}
+    before = of(**fields)
+    (tmp_path / "train" / "dog").rename(tmp_path / "train" / "ant")
+    assert of(**fields) != before and list(before) == ["data.root"]
+    moved = tmp_path.with_name("moved")
+    shutil.copytree(tmp_path, moved)
+    assert of(data={"name": "image_folder", "root": str(moved)}) == of(**fields)
+
+
+def test_only_a_named_sets_own_files_count(tmp_path):
+    (tmp_path / "cifar-10-batches-py").mkdir()
+    (tmp_path / "cifar-10-batches-py" / "data_batch_1").write_bytes(b"images")
+    fields = {"data": {"name": "cifar10", "root": str(tmp_path)}}
+    before = of(**fields)
+    (tmp_path / "other.txt").write_text("of somebody else")
+    assert of(**fields) == before
+    (tmp_path / "cifar-10-batches-py" / "data_batch_1").write_bytes(b"IMAGES")
+    assert of(**fields) != before
+
+
+def test_weights_are_read_whole_and_a_name_stays_a_name(tmp_path):
+    file = tmp_path / "weights.pt"
+    content = bytearray(40 * BLOCK)
+    file.write_bytes(content)
+    before = of(model={"name": "resnet20", "weights": str(file)})
+    content[17 * BLOCK + 5] = 1
+    file.write_bytes(content)
+    assert of(model={"name": "resnet20", "weights": str(file)}) != before
+    assert of(model={"name": "resnet50", "weights": "IMAGENET1K_V2"}) == {}
+
+
+def test_a_users_code_counts_with_its_file(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "my_nets_of_a_test.py").write_text("def net(num_classes, in_channels): ...")
+    fields = {"model": {"target": "my_nets_of_a_test:net"}}
+    before = of(**fields)
+    assert "my_nets_of_a_test:net" in before["model.target"]
+    (tmp_path / "my_nets_of_a_test.py").write_text("def net(num_classes, in_channels): return 1")
+    assert of(**fields) != before
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"data": {"parquet": {"train": "/nowhere/*.parquet", "test": "s4://no/such"}}},
+        {"data": {"name": "cifar10", "root": "/nowhere"}},
+        {"model": {"target": "no_such_package_anywhere.nets:net"}},
+        {"data": {"target": "json.no_such_module:images"}},
+    ],
+)
+def test_what_is_not_there_is_no_error_here(fields):
+    """The checks before a study say it better."""
+    assert all(ABSENT in text or len(text) == 20 for text in of(**fields).values())
+
+
+def test_a_trials_keys_follow_what_lies_in_its_files(study_of, tmp_path):
+    file = tmp_path / "train.parquet"
+    write_labels(file, [0, 1])
+    study = study_of(train=str(file))
+    before = make_trials(study)[0].key
+    assert make_trial(study, "0", {}).key == before
+    write_labels(file, [1, 1])
+    assert make_trials(study)[0].key != before
+
+
+@pytest.fixture
+def study_of():
+    from rayprune.config import Study
+
+    def make(train):
+        parquet = {"train": train, "test": "nowhere"}
+        return Study.model_validate({"experiment": {"data": {"parquet": parquet}}})
+
+    return make
