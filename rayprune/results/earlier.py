@@ -82,7 +82,9 @@ def check_same(
         _check_same_search(folder, earlier, study)
         return
     try:
-        before = [trial.key for trial in make_trials(earlier)]
+        # What its trials are called here: workers and devices are in keys, and may be others now.
+        here = earlier.model_copy(update={"scaling": study.scaling})
+        before = [trial.key for trial in make_trials(here)]
     except ValueError as error:
         log.warning("%s is made anew, it cannot be run: %s", study_file(folder), error)
         return
@@ -111,6 +113,18 @@ def _another(folder: str, why: str, study: Study, differences: Sequence[str]) ->
         + "\nTake another name (name=…), or --force (in Python force=True), which replaces its "
         "table. Finished stages are kept and shared in any case"
     )
+
+
+def made_otherwise(earlier: Earlier, trials: Sequence[TrialPlan]) -> int:
+    """How many finished trials of a study that goes on are not found again.
+
+    They were made by other workers, on other devices, from other files, or by another version.
+    """
+    if earlier.table is None:
+        return 0
+    keys = {trial.key for trial in trials}
+    _, statuses = read_metadata(earlier.table)
+    return sum(s.status == "finished" and s.key not in keys for s in statuses)
 
 
 def stops_alike(earlier: Study | None, study: Study) -> bool:

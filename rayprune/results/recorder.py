@@ -13,8 +13,15 @@ import yaml
 
 from rayprune.config import ConfigError, Study
 from rayprune.plan import EpochCount, count_epochs, method_name
-from rayprune.results.earlier import Earlier, check_same, read_earlier, stops_alike
+from rayprune.results.earlier import (
+    Earlier,
+    check_same,
+    made_otherwise,
+    read_earlier,
+    stops_alike,
+)
 from rayprune.results.files import default_storage, study_file, study_folder
+from rayprune.results.labels import counted
 from rayprune.results.outcome import StudySummary, TrialOutcome, TrialStatus
 from rayprune.results.progress import StageProgress, StudyProgress
 from rayprune.results.proposed import Proposal, read_proposals, write_proposals
@@ -28,6 +35,12 @@ from rayprune.trials import TrialPlan, num_proposed
 # Between writes of the table, times what a write takes: it grows with the study, and may cost the
 # driver a twentieth of its time.
 REST = 20.0
+
+_OTHERWISE = (
+    "{} of this study came from other workers, threads or devices, from other images, weights or "
+    "code, or from another version of rayprune. Their results stay in the storage, and are not "
+    "mixed with new ones: they run again"
+)
 
 log = logging.getLogger(__name__)
 
@@ -49,6 +62,8 @@ class Recorder:
         if not study.search.algorithm.is_listed and self._earlier.study is not None:
             self.proposals = list(read_proposals(self.folder))
             trials = [proposal.make_trial(study) for proposal in self.proposals]
+        if lost := made_otherwise(self._earlier, trials):
+            log.warning("%s", _OTHERWISE.format(counted(lost, "finished trial")))
         self.trials: list[TrialPlan] = list(trials)
         """All trials so far; a searcher adds to them."""
         manifests = read_manifests(self.storage, {trial.key for trial in trials if trial.key})

@@ -6,7 +6,7 @@ import pytest
 import yaml
 from made_records import record
 
-from rayprune.config import ConfigError, Study, load_study
+from rayprune.config import ConfigError, Scaling, Study, load_study
 from rayprune.results.outcome import TrialStatus
 from rayprune.results.progress import StageProgress, StudyProgress
 from rayprune.results.recorder import Recorder
@@ -272,3 +272,23 @@ def test_a_forced_study_of_the_same_trials_goes_on(study):
     study = with_search(study, **STOPPING)
     stop_one(study)
     assert list(Recorder(study, make_trials(study), force=True).stopped) == ["2"]
+
+
+# ---- the same study under other conditions ----
+
+
+def test_what_other_workers_made_is_not_handed_out_and_that_is_said(study, caplog):
+    keep_all(study, make_trials(study))
+    first = Recorder(study, make_trials(study))
+    first.write_study()
+    first.write(StudyProgress({}))
+    wider = study.model_copy(update={"scaling": Scaling(workers=2)})
+    recorder = Recorder(wider, make_trials(wider))
+    assert len(recorder.pending) == 4 and recorder.found == {}
+    assert "4 finished trials of this study came from other workers" in caplog.text
+    # Also where the study has grown meanwhile: it is the same one still.
+    space = {"retrain.epochs": {"grid": [1, 2, 3]}, "prune.cycles": {"grid": [1, 2]}}
+    grown = with_search(wider, space=space)
+    assert len(Recorder(grown, make_trials(grown)).pending) == 6
+    caplog.clear()
+    assert Recorder(study, make_trials(study)).pending == () and caplog.text == ""
