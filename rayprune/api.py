@@ -299,7 +299,7 @@ def _run_here(
     is_held = recorder is not None and recorder.has_work
     folder = study_folder(default_storage(study), study.name)
     with held(study_lease_file(folder), folder) if is_held else nullcontext():
-        return keep(run_local(study, trials, recorder, on_progress))
+        return keep(run_local(study, recorder, on_progress))
 
 
 def _make_folders(recorder: Recorder) -> None:

@@ -69,6 +69,36 @@ def points_of(study: Study, space: Space) -> Iterator[Point]:
                 yield point
 
 
+def tries_of(study: Study, space: Space, setting: Point) -> list[Point]:
+    """The different points that are tried for a setting, itself with what is tuned as written first.
+
+    `setting` is a point of `space`, which lists what is compared. Fewer than `search.tune.tries`
+    where there are not as many.
+    """
+    tune = study.search.tune
+    assert tune is not None
+    tuned = dict(tune.space)
+    for name, dimension in space.items():
+        if dimension.cases is not None:
+            tuned |= tune.spaces.get(str(setting.values[name]), {})
+    at = {name: v for name, v in setting.values.items() if space[name].equals is None}
+    try:
+        as_written = Experiment.model_validate(raw_experiment(study, setting.fields)["experiment"])
+    except ValueError as error:
+        return [Point(setting.values, mistake=str(error))]
+    written = {name: value_at(as_written, name) for name, d in tuned.items() if d.is_drawn}
+    whole: Space = {**space, **tuned}
+    found: list[Point] = []
+    seen: set[str] = set()
+    for sample in range(tune.tries):
+        drawings = (_drawn(study, whole, at, [at, sample, again]) for again in range(MAX_TRIES))
+        if sample == 0:
+            drawings = iter([_drawn(study, whole, {**at, **written}, [at, 0, 0])])
+        good = (p for p in drawings if not _is_excluded(study, p) and not _is_known(p, seen))
+        found += itertools.islice(good, 1)
+    return found
+
+
 def drawn_points(study: Study, space: Space, number: int) -> Iterator[Point]:
     """Different points with every dimension drawn; fewer where the space has not as many."""
     seen: set[str] = set()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 from rayprune.config import ConfigError, Dimension, Experiment, Study
 from rayprune.config.fields import is_field
@@ -22,8 +22,12 @@ from rayprune.points import (
     points_of,
     raw_experiment,
     resolve,
+    tries_of,
     values_in,
 )
+
+Phase = Literal["", "tune", "report"]
+"""Of a trial of a study that tunes: a try, or the choice of a setting on a seed of its own."""
 
 TRIED_POINTS = 50  # of a searcher's space, before anything runs
 
@@ -38,6 +42,9 @@ class TrialPlan:
     plan: tuple[Stage, ...]
     mistake: str = ""
     """Why a point that a searcher proposed cannot be run; its plan is empty then."""
+    phase: Phase = ""
+    setting: int = 0
+    """Which of the settings that a study tunes it belongs to."""
 
     @property
     def key(self) -> str:
@@ -58,29 +65,44 @@ def make_trials(study: Study) -> tuple[TrialPlan, ...]:
     points = list(_points(study))
     if not points:
         raise ConfigError(_nothing_left(study))
-    width = len(str(len(points) - 1))
-    experiments: list[Experiment] = []
-    mistakes: dict[str, list[str]] = {}  # mistake -> the points that have it
-    for point in points:
-        try:
-            experiment = _experiment(study, point)
-            make_plan(experiment)  # fields may contradict each other
-        except ValueError as error:
-            at = ", ".join(f"{path}={value}" for path, value in point.values.items())
-            for line in str(error).split("\n"):
-                mistakes.setdefault(line, []).append(at)
-        else:
-            experiments.append(experiment)
-    if mistakes:
-        lines = (f"{line}{_at(where, len(points))}" for line, where in mistakes.items())
-        raise ConfigError("\n".join(lines))
-    plans = share_dense_runs(experiments, lambda experiment: conditions_of(study, experiment))
+    plans = _planned(study, [point for _, point in points])
+    phase: Phase = "tune" if study.search.tune else ""
+    width = _width(study, len(points))
     return tuple(
-        TrialPlan(f"{number:0{width}d}", point.values, experiment, plan)
-        for number, (point, experiment, plan) in enumerate(
-            zip(points, experiments, plans, strict=True)
-        )
+        TrialPlan(f"{number:0{width}d}", point.values, experiment, plan, "", phase, setting)
+        for number, ((setting, point), (experiment, plan)) in enumerate(zip(points, plans, strict=True))
     )
+
+
+def report_trials(study: Study, tries: Sequence[TrialPlan], choice: TrialPlan) -> list[TrialPlan]:
+    """The trials that report on a setting whose `choice` among all `tries` of the study is made.
+
+    One for each of `search.seeds`. Their names follow on those of the tries, by settings.
+    """
+    trials = []
+    seeds, width = study.search.seeds, len(choice.name)
+    for number, seed in enumerate(seeds, start=len(tries) + choice.setting * len(seeds)):
+        experiment = choice.experiment.model_copy(update={"seed": seed})
+        trial = TrialPlan(
+            f"{number:0{width}d}",
+            {**choice.values, "seed": seed},
+            experiment,
+            make_plan(experiment, conditions_of(study, experiment)),
+            phase="report",
+            setting=choice.setting,
+        )
+        trials.append(trial)
+    return trials
+
+
+def num_settings(study: Study) -> int:
+    """How many settings a study tunes and compares."""
+    return len(_settings(study))
+
+
+def num_reports(study: Study) -> int:
+    """How many trials follow on the tries of a study that tunes, if no setting fails as a whole."""
+    return num_settings(study) * len(study.search.seeds) if study.search.tune else 0
 
 
 def num_proposed(study: Study) -> int:
@@ -216,16 +238,62 @@ def _experiment(study: Study, point: Point) -> Experiment:
     return experiment
 
 
-def _points(study: Study) -> Iterator[Point]:
+def _points(study: Study) -> Iterator[tuple[int, Point]]:
     """Every point of every space, its table's values in one order, repeated with every seed.
 
-    So seeds are paired, drawn values included.
+    So seeds are paired, drawn values included. Of a study that tunes: every try, with the seeds of
+    tuning and the number of the setting that it is of.
     """
-    search = study.search
-    names = dict.fromkeys(name for space in search.all_spaces for name in space)
-    for space in search.all_spaces:
-        for point in points_of(study, space):
+    search, tune = study.search, study.search.tune
+    spaces = [*search.all_spaces, *(tune.all_spaces.values() if tune else ())]
+    names = dict.fromkeys(name for space in spaces for name in space)
+    seeds = tune.seeds if tune else search.seeds
+    for number, points in enumerate(_settings(study)):
+        for point in points:
             point = replace(point, values={name: point.values.get(name) for name in names})
-            yield from (_with_seed(point, seed) for seed in search.seeds)
-            if not search.seeds:
-                yield point
+            yield from ((number, _with_seed(point, seed)) for seed in seeds)
+            if not seeds:
+                yield number, point
+
+
+def _settings(study: Study) -> list[Sequence[Point]]:
+    """For each setting that is compared its tries; a setting is its only one without tuning."""
+    search = study.search
+    if search.tune is None:
+        return [[point] for space in search.all_spaces for point in points_of(study, space)]
+    # Conditions may name what is tuned: they are for tries.
+    free = study.model_copy(update={"search": search.model_copy(update={"where": ()})})
+    tries = [
+        tries_of(study, space, point)
+        for space in search.all_spaces
+        for point in points_of(free, space)
+    ]
+    return [points for points in tries if points]
+
+
+def _planned(
+    study: Study, points: Sequence[Point]
+) -> list[tuple[Experiment, tuple[Stage, ...]]]:
+    """The experiments and plans of points. Raises ``ConfigError`` with all mistakes."""
+    experiments: list[Experiment] = []
+    mistakes: dict[str, list[str]] = {}  # mistake -> the points that have it
+    for point in points:
+        try:
+            experiment = _experiment(study, point)
+            make_plan(experiment)  # fields may contradict each other
+        except ValueError as error:
+            at = ", ".join(f"{path}={value}" for path, value in point.values.items())
+            for line in str(error).split("\n"):
+                mistakes.setdefault(line, []).append(at)
+        else:
+            experiments.append(experiment)
+    if mistakes:
+        lines = (f"{line}{_at(where, len(points))}" for line, where in mistakes.items())
+        raise ConfigError("\n".join(lines))
+    plans = share_dense_runs(experiments, lambda experiment: conditions_of(study, experiment))
+    return list(zip(experiments, plans, strict=True))
+
+
+def _width(study: Study, num_listed: int) -> int:
+    """Letters of a trial's name: those of the last one's number."""
+    return len(str(num_listed + num_reports(study) - 1))

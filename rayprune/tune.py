@@ -93,13 +93,13 @@ def _run_and_print(study: Study, *, ray: bool, force: bool) -> int:
     from rayprune.console import open_console
     from rayprune.console.progress import ProgressView
     from rayprune.console.summary import print_files, print_summary
-    from rayprune.trials import make_trials, num_proposed
+    from rayprune.trials import make_trials, num_proposed, num_reports
 
     study = study if ray else without_ray(study)
     console = open_console(quiet=not (ray or is_first_rank()))
     with ExitStack() as stack:
         trials = make_trials(study)
-        expected = len(trials) or num_proposed(study)
+        expected = len(trials) + num_reports(study) or num_proposed(study)
         view = ProgressView(console, trials, study.search.metrics[0], expected)
         stack.enter_context(view)
 

@@ -109,6 +109,11 @@ class Dimension(Frozen):
     when: str | None = None
     """Beside one of the others: a condition on other fields without which this one is not set."""
 
+    @property
+    def is_drawn(self) -> bool:
+        """Whether it has a value at random, and not all of a list, or what follows from others."""
+        return self.grid is None and self.cases is None and self.equals is None
+
     @model_validator(mode="after")
     def _one_kind(self) -> Dimension:
         names = [name for name in type(self).model_fields if name != "when"]
@@ -142,6 +147,25 @@ Metric = Literal[
 FEWER_IS_BETTER = {"val_loss", "num_nonzero", "flops_nonzero", "total_epochs"}
 
 
+class Tuning(Frozen):
+    """Equal tuning before a comparison: every point of the grid is a setting that is compared, and
+    gets the same number of tries. The best try by validation is run again on `search.seeds`."""
+
+    tries: Annotated[int, Field(ge=1)] = 8
+    """Draws for each setting, the first of which is the experiment as it is written."""
+    seeds: tuple[Annotated[int, Field(ge=0)], ...] = (100,)
+    """Seeds that tries are run with: none of `search.seeds`, on which the choice is reported."""
+    space: Space = Field(default_factory=dict)
+    """What is drawn for every setting."""
+    spaces: dict[str, Space] = Field(default_factory=dict)
+    """Name of a case -> what is drawn for it besides, as a method's own options."""
+
+    @property
+    def all_spaces(self) -> dict[str, Space]:
+        """Place in the study -> space."""
+        return {"space": self.space} | {f"spaces.{name}": s for name, s in self.spaces.items()}
+
+
 class Search(Frozen):
     """What is tried, and what counts as best."""
 
@@ -153,6 +177,8 @@ class Search(Frozen):
     """Draws of the random dimensions, for each point of the grid."""
     seeds: tuple[Annotated[int, Field(ge=0)], ...] = ()
     """Every point is run once with each of these experiment seeds."""
+    tune: Tuning | None = None
+    """Tune every setting on seeds of its own before it is run on `seeds` and compared."""
     algorithm: Algorithm = Algorithm(name="grid")
     """grid: every combination; random: as many points as `num_samples`; or one of Ray Tune's
     searchers, which learns from what came before: optuna, hyperopt, bayesopt and others."""

@@ -61,13 +61,24 @@ class Trials(Searcher):
 
 
 class Listed(Trials):
-    """Trials that are all known."""
+    """Trials that are known, or that a study makes of its own results while it runs."""
 
-    def __init__(self, trials: Sequence[TrialPlan], limit: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        trials: Sequence[TrialPlan],
+        limit: Callable[[], int],
+        more: Callable[[], Sequence[TrialPlan] | None] = tuple,
+    ) -> None:
+        """`more` returns what has come since it was asked last; None: none yet, but maybe later."""
         super().__init__(limit)
-        self._left = list(reversed(trials))
+        self._left, self._more = list(reversed(trials)), more
 
     def _next_config(self, trial_id: str) -> Any:
+        if not self._left:
+            more = self._more()
+            if more is None:
+                return None
+            self._left = list(reversed(more))
         return _config(self._left.pop()) if self._left else Searcher.FINISHED
 
 

@@ -214,7 +214,8 @@ class _TunePlan:
             return Searched(searcher, search, known, self._propose, self._limit)
         pending = {trial.name for trial in recorder.pending}
         before = [trial for trial in recorder.trials if trial.name not in pending]
-        return Listed([*before, *recorder.pending], self._limit)
+        first = [*before, *recorder.pending]
+        return Listed(first, self._limit, _More(recorder, len(first)))
 
     def _loggers(self) -> Sequence[tune.Callback]:
         """The caller's, and one that writes what the ResultGrid reads."""
@@ -238,6 +239,19 @@ class _TunePlan:
         ]
         is_listed = self._study.search.algorithm.is_listed
         return max([1, *lengths]) if is_listed else MANY
+
+
+class _More:
+    """The trials that a study grows by while it runs: None while nobody knows, then none."""
+
+    def __init__(self, recorder: Recorder, num_known: int) -> None:
+        self._recorder, self._num_known = recorder, num_known
+
+    def __call__(self) -> Sequence[TrialPlan] | None:
+        is_whole = self._recorder.is_whole  # asked first: the last trials come before it is
+        new = self._recorder.trials[self._num_known :]
+        self._num_known += len(new)
+        return new if new or is_whole else None
 
 
 def _trial_name(trial: Any) -> str:
@@ -278,6 +292,7 @@ class _Watch:
             )
             progress = replace(progress, notes=[*progress.notes, *self._what_is_missing()])
             recorder.update(progress)
+            self._grow()
             self._on_progress(progress)
         except Exception as error:  # what only informs does not end a study
             reason = str(error).strip().split("\n")[0]
@@ -285,6 +300,14 @@ class _Watch:
             if complaint != self._complaint:
                 log.warning("%s", complaint)
             self._complaint = complaint
+
+    def _grow(self) -> None:
+        """What tuning has chosen is run."""
+        ledger, new = self._plan.place.ledger, self._plan.recorder.grow()
+        if new:
+            ledger.learn.remote(list(new))
+            if self._plan.is_submitted:
+                ledger.submit.remote(*[trial.name for trial in new])
 
     def _what_is_missing(self) -> Sequence[str]:
         """A slot that no node can hold is named when that is new: it may wait for ever."""

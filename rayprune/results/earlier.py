@@ -22,7 +22,7 @@ from rayprune.trials import TrialPlan, make_trials
 MAX_LINES = 12  # of differences between two studies
 MAX_LETTERS = 60  # of a value in such a line
 # What of a search decides on its trials.
-SEARCHED = {"algorithm", "space", "spaces", "where", "num_samples", "seeds"}
+SEARCHED = {"algorithm", "space", "spaces", "where", "num_samples", "seeds", "tune"}
 GROWING = {"search.num_samples", "search.seeds"}  # of a searcher: it goes on with what it knows
 
 log = logging.getLogger(__name__)

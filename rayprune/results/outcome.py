@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from rayprune.results.record import StageRecord
+from rayprune.trials import Phase
 
 Status = Literal["finished", "failed", "infeasible", "stopped", "unfinished"]
 """finished: every stage is done. failed: a stage cannot be done. infeasible: a searcher's point
@@ -38,6 +39,8 @@ class TrialOutcome(TrialStatus):
     method: str
     """What the table calls it: imp, bimp, dense, or the method that sparsified the dense run."""
     seed: int
+    phase: Phase = ""
+    """Of a study that tunes: tune for a try, report for what was chosen."""
     records: tuple[StageRecord, ...] = ()
     """A record for each stage that is done, in the order of the plan."""
 

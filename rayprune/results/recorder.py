@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -30,7 +30,8 @@ from rayprune.results.stages import finished_records, read_manifests
 from rayprune.results.statuses import Statuses
 from rayprune.results.storage import read_bytes, write_bytes
 from rayprune.results.table import make_table, read_metadata, write_table
-from rayprune.trials import TrialPlan, num_proposed
+from rayprune.results.tuning import choose
+from rayprune.trials import TrialPlan, num_proposed, num_settings, report_trials
 
 # Between writes of the table, times what a write takes: it grows with the study, and may cost the
 # driver a twentieth of its time.
@@ -65,11 +66,14 @@ class Recorder:
         if lost := made_otherwise(self._earlier, trials):
             log.warning("%s", _OTHERWISE.format(counted(lost, "finished trial")))
         self.trials: list[TrialPlan] = list(trials)
-        """All trials so far; a searcher adds to them."""
-        manifests = read_manifests(self.storage, {trial.key for trial in trials if trial.key})
-        for manifest in filter(None, manifests.values()):
-            self._records |= {record.key: record for record in manifest.records}
-        done = {key for key, manifest in manifests.items() if manifest is not None}
+        """All trials so far; a searcher adds to them, and so does what tuning chose."""
+        self._tries = tuple(trial for trial in trials if trial.phase == "tune")
+        self._num_chosen, self._num_settings = 0, num_settings(study) if self._tries else 0
+        """Settings of a study that tunes: those whose choice is made, and all."""
+        done = self._find_done(self.trials)
+        if chosen := self._choose(lambda trial: trial.key in done):
+            done |= self._find_done(chosen)
+        trials = self.trials
         self.stopped = _stopped(self._earlier, study, trials, done)
         """Name -> status of the trials that were stopped early before: they stay stopped."""
         over = {t.name for t in trials if t.key in done or t.mistake} | self.stopped.keys()
@@ -91,7 +95,7 @@ class Recorder:
         seeds = search.seeds or (None,)
         num_there = sum(proposal.seed in seeds for proposal in self.proposals)
         is_proposed = search.algorithm.is_listed or num_there >= num_proposed(self.study)
-        return bool(self.pending) or not is_proposed
+        return bool(self.pending) or not is_proposed or not self.is_whole
 
     def propose(self, point: Mapping[str, Any], seed: int | None) -> TrialPlan:
         """A new trial for a searcher's point, written down. Raises ``StorageError``."""
@@ -102,6 +106,35 @@ class Recorder:
         self.proposals.append(proposal)
         self.trials.append(trial)
         return trial
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether `trials` are all that there will be, but for those that a searcher proposes."""
+        return self._num_chosen == self._num_settings
+
+    def grow(self) -> Sequence[TrialPlan]:
+        """New trials: those that report on the settings that are tuned since the last time.
+
+        Settings are taken in their order. What stands in the statuses is what `update` was told.
+        """
+        new = self._choose(lambda trial: self._statuses.of(trial).status != "unfinished")
+        self.pending = (*self.pending, *new)
+        return new
+
+    def _choose(self, is_over: Callable[[TrialPlan], bool]) -> list[TrialPlan]:
+        """Add the reporting trials of the settings all of whose tries are over; return them."""
+        new: list[TrialPlan] = []
+        while not self.is_whole:
+            tries = [trial for trial in self._tries if trial.setting == self._num_chosen]
+            if not all(map(is_over, tries)):
+                break
+            last = {t.name: self._records[t.key] for t in tries if self._find(t.key)}
+            choice = choose(self.study, tries, last)
+            if choice is not None:
+                new += report_trials(self.study, self._tries, choice)
+            self._num_chosen += 1
+        self.trials += new
+        return new
 
     def write_study(self) -> None:
         """Write study.yaml as it was resolved. Raises ``StorageError``."""
@@ -152,6 +185,7 @@ class Recorder:
                 values=trial.values,
                 method=method_name(trial.experiment),
                 seed=trial.experiment.seed,
+                phase=trial.phase,
                 records=self._records_of(trial),
             )
             for trial in self.trials[: len(self._statuses.all)]
@@ -162,6 +196,13 @@ class Recorder:
         now = time.monotonic()
         self._rest_until_s = now + REST * (now - started)
         return table
+
+    def _find_done(self, trials: Sequence[TrialPlan]) -> set[str]:
+        """Keys of the trials that are finished, whose records are known from here on."""
+        manifests = read_manifests(self.storage, {trial.key for trial in trials if trial.key})
+        for manifest in filter(None, manifests.values()):
+            self._records |= {record.key: record for record in manifest.records}
+        return {key for key, manifest in manifests.items() if manifest is not None}
 
     def _found(self, over: Sequence[TrialPlan]) -> dict[str, StageProgress]:
         """The stages of these trials that are done."""

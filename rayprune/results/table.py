@@ -93,6 +93,7 @@ def _rows(outcome: TrialOutcome, executed_for: Mapping[str, str]) -> list[dict[s
             "trial": outcome.name,
             "status": outcome.status,
             "method": outcome.method,
+            **({"phase": outcome.phase} if outcome.phase else {}),
             "is_final": outcome.status == "finished" and record is outcome.records[-1],
             "executed": executed_for.get(record.key) == outcome.name,
             "total_epochs": before + record.epochs,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
 
 import pyarrow as pa
 
@@ -20,28 +22,29 @@ from rayprune.trials import TrialPlan
 
 def run_local(
     study: Study,
-    trials: Sequence[TrialPlan],
     recorder: Recorder | None,
     on_progress: Callable[[StudyProgress], None],
 ) -> pa.Table:
     """Run the trials that are not finished; return the study's table, the same on every rank.
 
-    Rank 0 alone has a `recorder`: it reads and writes the storage, and calls `on_progress` after
-    every epoch. A trial that cannot be run fails alone. Raises ``StorageError``.
+    Rank 0 alone has a `recorder`: it knows the trials, reads and writes the storage, and calls
+    `on_progress` after every epoch. A trial that cannot be run fails alone. Raises ``StorageError``.
     """
     folder = study_folder(default_storage(study), study.name)
     with training_process(study.scaling.cpus_per_worker), local_worker() as worker:
         journal = None if recorder is None else _Journal(recorder, on_progress)
-        pending = None if recorder is None else [trial.name for trial in recorder.pending]
-        pending = broadcast(pending, worker)
         if recorder is not None:
             recorder.write_study()
-        for trial in trials:
-            if trial.name in pending:
+        pending = broadcast(recorder and list(recorder.pending), worker)
+        had_work = bool(pending)
+        while pending:
+            for trial in pending:
                 _run_trial(trial, worker, folder, journal)
+            # What was tuned is run again, on other seeds.
+            pending = broadcast(recorder and list(recorder.grow()), worker)
         table = None
         if recorder is not None and journal is not None:
-            table = recorder.up_to_date() if not pending else None
+            table = None if had_work else recorder.up_to_date()
             table = table or recorder.write(journal.progress)
         return broadcast(table, worker)
 
@@ -98,7 +101,7 @@ class _Journal:
             executed_for=executed_for or {},
             executed_epochs=self._executed_epochs,
         )
-        progress = self._log.take(changes)
+        progress = replace(self._log.take(changes), trials=self._recorder.trials)
         self._recorder.update(progress)
         self._on_progress(progress)
 

@@ -18,7 +18,7 @@ def run(small, tmp_path):
         fields = {"experiment": {**small, **experiment}, "search": {"space": space}}
         study = Study.model_validate({"name": "s", **fields, "storage": str(tmp_path)})
         trials, told = make_trials(study), []
-        table = run_local(study, trials, Recorder(study, trials), told.append)
+        table = run_local(study, Recorder(study, trials), told.append)
         return table, told, trials
 
     return start
