@@ -6,6 +6,7 @@ import itertools
 import json
 import random
 from collections.abc import Callable, Iterator, Mapping
+from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -156,7 +157,8 @@ def raw_experiment(study: Study, fields: Mapping[str, Any]) -> dict[str, Any]:
     """{"experiment": the study's, with these fields set}. Raises ``ValueError``."""
     raw = {"experiment": study.experiment.model_dump(mode="json", exclude_unset=True)}
     for path, value in fields.items():
-        set_field(raw, ["experiment", *path.split(".")], value)
+        # A copy: a field inside of what a case sets may be set after it.
+        set_field(raw, ["experiment", *path.split(".")], deepcopy(value))
     return raw
 
 
