@@ -71,7 +71,7 @@ def points_of(study: Study, space: Space) -> Iterator[Point]:
 
 
 def tries_of(study: Study, space: Space, setting: Point) -> list[Point]:
-    """The different points that are tried for a setting, itself with what is tuned as written first.
+    """The different points that are tried for a setting; first what is tuned as it is written.
 
     `setting` is a point of `space`, which lists what is compared. Fewer than `search.tune.tries`
     where there are not as many.
@@ -91,13 +91,13 @@ def tries_of(study: Study, space: Space, setting: Point) -> list[Point]:
     whole: Space = {**space, **tuned}
     found: list[Point] = []
     seen: set[str] = set()
-    for sample in range(tune.tries):
+    for sample in range(tune.tries + 1):  # one more where what is written is excluded
         drawings = (_drawn(study, whole, at, [at, sample, again]) for again in range(MAX_TRIES))
         if sample == 0:
             drawings = iter([_drawn(study, whole, {**at, **written}, [at, 0, 0])])
         good = (p for p in drawings if not _is_excluded(study, p) and not _is_known(p, seen))
         found += itertools.islice(good, 1)
-    return found
+    return found[: tune.tries]
 
 
 def drawn_points(study: Study, space: Space, number: int) -> Iterator[Point]:

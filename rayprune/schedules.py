@@ -133,9 +133,7 @@ def retrain_lrs(name: str, *, num_steps: int, dense: DenseLRs, scale: float = 1.
     return with_warmup(linear(scale * dense.largest, left), num_warmup)
 
 
-def own_lrs(
-    name: str, *, lr: float, num_steps: int, warmup: float, dense: DenseLRs
-) -> Schedule:
+def own_lrs(name: str, *, lr: float, num_steps: int, warmup: float, dense: DenseLRs) -> Schedule:
     """Learning rates of one cycle from the user's `lr`: constant, stepped, cosine or linear.
 
     `stepped` has the shape of the dense run, resampled as SLR's to the steps after the warm-up and

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -70,7 +70,9 @@ def make_trials(study: Study) -> tuple[TrialPlan, ...]:
     width = _width(study, len(points))
     return tuple(
         TrialPlan(f"{number:0{width}d}", point.values, experiment, plan, "", phase, setting)
-        for number, ((setting, point), (experiment, plan)) in enumerate(zip(points, plans, strict=True))
+        for number, ((setting, point), (experiment, plan)) in enumerate(
+            zip(points, plans, strict=True)
+        )
     )
 
 
@@ -271,9 +273,7 @@ def _settings(study: Study) -> list[Sequence[Point]]:
     return [points for points in tries if points]
 
 
-def _planned(
-    study: Study, points: Sequence[Point]
-) -> list[tuple[Experiment, tuple[Stage, ...]]]:
+def _planned(study: Study, points: Sequence[Point]) -> list[tuple[Experiment, tuple[Stage, ...]]]:
     """The experiments and plans of points. Raises ``ConfigError`` with all mistakes."""
     experiments: list[Experiment] = []
     mistakes: dict[str, list[str]] = {}  # mistake -> the points that have it

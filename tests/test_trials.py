@@ -9,7 +9,16 @@ from rayprune.config import ConfigError, Study, load_study
 from rayprune.config.load import shipped_studies
 from rayprune.plan import count_epochs
 from rayprune.points import drawn_points
-from rayprune.trials import check_space, make_trial, make_trials, num_proposed
+from rayprune.trials import (
+    check_space,
+    make_trial,
+    make_trials,
+    num_proposed,
+    num_reports,
+    report_trials,
+)
+
+BIMP = {"dense.epochs": None, "budget": {"epochs": 6, "dense_share": 0.5}, "prune.cycles": 1}
 
 
 def trials_of(**fields):
@@ -478,3 +487,119 @@ def test_a_mistake_of_many_points_is_told_once():
     lrw = {"retrain": {"schedule": "lrw"}}
     (line,) = mistakes(experiment=lrw, search={"space": space})
     assert line.endswith("(at retrain.epochs=13, optim.lr=0.1 and 1 more)")
+
+
+# ---- a study that tunes ----
+
+TUNED = {
+    "space": {
+        "method": {"cases": {"GMP": {"dense.sparsify": {"method": "gmp"}}, "BIMP": BIMP}},
+        "prune.sparsity": {"grid": [0.9, 0.95]},
+    },
+    "tune": {
+        "tries": 4,
+        "seeds": [100, 101],
+        "space": {"optim.lr": {"log_uniform": [0.01, 1]}},
+        "spaces": {"BIMP": {"prune.cycles": {"choice": [1, 2, 3]}}},
+    },
+    "seeds": [0, 1, 2],
+}
+
+
+def tuned(**search):
+    experiment = {"dense": {"epochs": 6}, "prune": {"cycles": 0}}
+    return Study.model_validate({"experiment": experiment, "search": TUNED | search})
+
+
+def test_every_setting_gets_as_many_different_tries_the_first_as_it_is_written():
+    trials = make_trials(tuned())
+    assert len(trials) == 4 * 4 * 2 and {t.phase for t in trials} == {"tune"}
+    for setting in range(4):
+        tries = [t for t in trials if t.setting == setting]
+        assert len({t.values["method"] for t in tries}) == 1
+        assert len({t.values["prune.sparsity"] for t in tries}) == 1
+        assert [t.experiment.seed for t in tries] == [100, 101] * 4
+        assert len({t.key for t in tries}) == 8
+        assert tries[0].values["optim.lr"] == 0.1 and tries[0].experiment.optim.lr == 0.1
+        is_bimp = tries[0].values["method"] == "BIMP"
+        assert {t.values["prune.cycles"] for t in tries} <= ({1, 2, 3} if is_bimp else {None})
+        assert [t.values["optim.lr"] for t in tries] == [t.experiment.optim.lr for t in tries]
+
+
+def test_tries_are_the_same_each_time_and_more_leave_those_that_there_are():
+    study = tuned()
+    before = study.model_dump()
+    trials = make_trials(study)
+    assert make_trials(study) == trials and study.model_dump() == before
+    more = make_trials(tuned(tune=TUNED["tune"] | {"tries": 6}))
+    assert {t.key for t in trials} < {t.key for t in more}
+
+
+def test_the_choice_is_reported_on_every_seed_under_names_that_do_not_depend_on_others():
+    study = tuned()
+    tries = make_trials(study)
+    first, last = (next(t for t in tries if t.setting == n) for n in (0, 3))
+    reports = report_trials(study, tries, last)
+    assert [t.name for t in reports] == ["41", "42", "43"] and num_reports(study) == 12
+    assert [t.name for t in report_trials(study, tries, first)] == ["32", "33", "34"]
+    for seed, trial in enumerate(reports):
+        assert (trial.phase, trial.experiment.seed, trial.values["seed"]) == ("report", seed, seed)
+        assert trial.values == {**last.values, "seed": seed}
+        assert trial.experiment == last.experiment.model_copy(update={"seed": seed})
+
+
+def test_a_condition_on_what_is_tuned_is_one_for_tries():
+    study = tuned(where=["method != 'BIMP' or prune.cycles >= 2"])
+    trials = [t for t in make_trials(study) if t.values["method"] == "BIMP"]
+    assert {t.values["prune.cycles"] for t in trials} == {2, 3} and len(trials) == 2 * 4 * 2
+
+
+def test_a_small_space_has_fewer_tries():
+    study = tuned(tune={"tries": 9, "space": {"prune.allocation": {"choice": ["global", "erk"]}}})
+    assert len(make_trials(study)) == 4 * 2
+
+
+def test_a_field_inside_of_a_case_leaves_the_case_as_it_is():
+    cases = {"STR": {"dense.sparsify": {"method": "str"}}}
+    space = {"way": {"cases": cases}, "dense.sparsify.theta_decay": {"choice": [0.1]}}
+    study = Study.model_validate({"search": {"space": space}})
+    (trial,) = make_trials(study)
+    assert trial.experiment.dense.sparsify.theta_decay == 0.1
+    assert study.search.space["way"].cases == cases
+
+
+@pytest.mark.parametrize(
+    ("search", "said"),
+    [
+        ({"seeds": []}, r"tune reports what it chose on search.seeds, which is empty"),
+        ({"seeds": [100, 7]}, r"tune.seeds and seeds share 100"),
+        ({"tune": {"seeds": []}}, r"tune.seeds is empty"),
+        ({"tune": {"seeds": [9]}}, r"tune has nothing to draw"),
+        ({"num_samples": 3}, r"num_samples 3 and tune do not go together.*tune.tries"),
+        ({"within_dense": 0.01}, r"within_dense 0.01 and tune do not go together"),
+        ({"scheduler": "asha"}, r"scheduler asha and tune do not go together"),
+        ({"algorithm": "random"}, r"algorithm random and tune do not go together"),
+        ({"space": {"optim.lr": {"uniform": [0, 1]}}}, r"space.optim.lr: under tune, space lists"),
+        (
+            {"tune": TUNED["tune"] | {"spaces": {"BIMB": {"optim.lr": {"uniform": [0.1, 1]}}}}},
+            r"tune.spaces.BIMB: no case has that name. Did you mean BIMP\?",
+        ),
+        (
+            {"tune": TUNED["tune"] | {"space": {"optim.lr": {"grid": [0.1, 1]}}}},
+            r"tune.space.optim.lr: what is tuned is drawn",
+        ),
+        (
+            {"tune": {"space": {"optim.lr": {"uniform": [0.1, 1], "when": "metod == 'GMP'"}}}},
+            r"tune.space.optim.lr.when .*: no field or dimension me",
+        ),
+    ],
+)
+def test_what_a_study_that_tunes_may_not_say(search, said):
+    with pytest.raises(ValueError) as caught:
+        tuned(**search)
+    assert re.search(said, str(caught.value)), caught.value
+
+
+def test_a_tuned_field_that_there_is_not_is_told_with_its_neighbour():
+    with pytest.raises(ConfigError, match=r"optim\.lrr"):
+        make_trials(tuned(tune={"space": {"optim.lrr": {"uniform": [0.1, 1]}}}))

@@ -170,7 +170,7 @@ def _of_tuning(search: Search) -> Iterator[str]:
     if tune is None:
         return
     if not search.seeds:
-        yield "tune reports what it chose on search.seeds, and there are none. Write seeds: [0, 1, 2]"
+        yield "tune reports what it chose on search.seeds, which is empty. Write seeds: [0, 1, 2]"
     if not tune.seeds:
         yield "tune.seeds is empty. Write tune: {seeds: [100]}"
     if both := sorted({*search.seeds} & {*tune.seeds}):

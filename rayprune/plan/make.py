@@ -18,7 +18,6 @@ from rayprune.plan.numbers import (
 )
 from rayprune.plan.stage import Inputs, Stage, dense_run
 
-
 ALONE = Conditions()
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
-
 import pyarrow as pa
 
 from rayprune.config import Study
@@ -28,20 +27,21 @@ def run_local(
     """Run the trials that are not finished; return the study's table, the same on every rank.
 
     Rank 0 alone has a `recorder`: it knows the trials, reads and writes the storage, and calls
-    `on_progress` after every epoch. A trial that cannot be run fails alone. Raises ``StorageError``.
+    `on_progress` after every epoch. A trial that cannot be run fails alone. Raises
+    ``StorageError``.
     """
     folder = study_folder(default_storage(study), study.name)
     with training_process(study.scaling.cpus_per_worker), local_worker() as worker:
         journal = None if recorder is None else _Journal(recorder, on_progress)
         if recorder is not None:
             recorder.write_study()
-        pending = broadcast(recorder and list(recorder.pending), worker)
+        pending = broadcast(None if recorder is None else list(recorder.pending), worker)
         had_work = bool(pending)
         while pending:
             for trial in pending:
                 _run_trial(trial, worker, folder, journal)
             # What was tuned is run again, on other seeds.
-            pending = broadcast(recorder and list(recorder.grow()), worker)
+            pending = broadcast(None if recorder is None else list(recorder.grow()), worker)
         table = None
         if recorder is not None and journal is not None:
             table = None if had_work else recorder.up_to_date()

@@ -292,3 +292,78 @@ def test_what_other_workers_made_is_not_handed_out_and_that_is_said(study, caplo
     assert len(Recorder(grown, make_trials(grown)).pending) == 6
     caplog.clear()
     assert Recorder(study, make_trials(study)).pending == () and caplog.text == ""
+
+
+# ---- a study that tunes ----
+
+
+@pytest.fixture
+def tuned(tmp_path):
+    """Two settings with two tries each, and two seeds to report on: four tries, four reports."""
+    search = {
+        "space": {"retrain.epochs": {"grid": [1, 2]}},
+        "tune": {"tries": 2, "seeds": [9], "space": {"optim.lr": {"log_uniform": [0.01, 1]}}},
+        "seeds": [0, 1],
+    }
+    return Study.model_validate({"name": "s", "search": search, "storage": str(tmp_path)})
+
+
+def finish(study, trial, accuracy=0.5):
+    """Make a trial durable with that result; its stages as progress."""
+    chain = []
+    for stage in trial.plan:
+        metrics = {"val_accuracy": accuracy}
+        fields = {"key": stage.key, "cycle": stage.cycle, "metrics": metrics}
+        chain.append(record(**fields, sparsity=stage.sparsity))
+        save_stage(study.storage, stage.key, b"weights", chain)
+    return {stage.key: DONE for stage in trial.plan}
+
+
+def names(trials):
+    return [trial.name for trial in trials]
+
+
+def test_a_setting_is_reported_once_all_its_tries_are_over(tuned):
+    tries = make_trials(tuned)
+    recorder = Recorder(tuned, tries)
+    assert names(recorder.pending) == list("0123") and not recorder.is_whole
+    stages = finish(tuned, tries[1], 0.9)
+    recorder.update(StudyProgress(stages))
+    assert recorder.grow() == []
+    stages |= finish(tuned, tries[0], 0.8)
+    recorder.update(StudyProgress(stages))
+    assert names(recorder.grow()) == ["4", "5"] == names(recorder.trials[4:])
+    assert {t.values["optim.lr"] for t in recorder.trials[4:]} == {tries[1].values["optim.lr"]}
+    assert recorder.grow() == [] and recorder.has_work
+    # A try that failed, and the other one: what is left is chosen.
+    failed = {tries[2].plan[0].key: StageProgress("failed", error="no")}
+    recorder.update(StudyProgress(stages | finish(tuned, tries[3]) | failed))
+    assert names(recorder.grow()) == ["6", "7"] and recorder.is_whole
+
+
+def test_a_second_start_makes_the_same_choice_and_runs_what_is_missing(tuned):
+    tries = make_trials(tuned)
+    for number, trial in enumerate(tries):
+        finish(tuned, trial, 0.5 + number / 10)
+    recorder = Recorder(tuned, tries)
+    assert names(recorder.pending) == list("4567") and recorder.is_whole
+    finish(tuned, recorder.trials[5])
+    again = Recorder(tuned, tries)
+    assert names(again.pending) == list("467")
+    assert again.trials == recorder.trials
+    for trial in recorder.pending:
+        finish(tuned, trial)
+    last = Recorder(tuned, tries)
+    assert not last.has_work
+    rows = last.write(StudyProgress({})).to_pylist()
+    finals = [row for row in rows if row["is_final"]]
+    assert [row["phase"] for row in finals] == ["tune"] * 4 + ["report"] * 4
+
+
+def test_a_setting_without_a_try_that_ended_well_is_not_reported(tuned):
+    tries = make_trials(tuned)
+    recorder = Recorder(tuned, tries)
+    failed = {t.key: StageProgress("failed", error="no") for t in tries[:2]}
+    stages = failed | finish(tuned, tries[2]) | finish(tuned, tries[3])
+    recorder.update(StudyProgress(stages))
+    assert names(recorder.grow()) == ["6", "7"] and recorder.is_whole

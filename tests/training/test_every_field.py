@@ -209,7 +209,9 @@ def test_a_field_that_changes_a_sparsified_run_changes_its_key(method, base, tmp
     """With a cycle after it; the method's own options, and all fields that say how to prune."""
     dense = {"epochs": 2, "sparsify": {"method": method}}
     fields = {**base, "dense": dense, "prune": {"sparsity": 0.7, "cycles": 1}}
-    others = {path: values for path, values in OTHERS.items() if path.startswith(("prune", "dense"))}
+    others = {
+        path: values for path, values in OTHERS.items() if path.startswith(("prune", "dense"))
+    }
     assert check_law(fields, tmp_path, {**others, **options_of(method)}) > 0
 
 

@@ -67,3 +67,38 @@ def test_a_bug_of_the_users_is_one_line_with_its_place(run):
     ((status),) = read_metadata(table)[1]
     assert status.status == "failed"
     assert status.reason.startswith("TypeError: what is this? (test_local.py, line ")
+
+
+TUNED = {
+    "space": {"retrain.schedule": {"grid": ["llr", "allr"]}},
+    "tune": {"tries": 2, "seeds": [9], "space": {"optim.lr": {"log_uniform": [0.01, 0.1]}}},
+    "seeds": [0, 1],
+}
+
+
+def run_tuned(small, storage, told):
+    fields = {"experiment": {**small, "dense": {"epochs": 1}}, "search": TUNED}
+    study = Study.model_validate({"name": "s", **fields, "storage": str(storage)})
+    return run_local(study, Recorder(study, make_trials(study)), told)
+
+
+def test_tuning_and_report_are_one_study_and_a_killed_one_equals_an_undisturbed_one(
+    small, tmp_path
+):
+    def kill(progress):
+        if progress.executed_epochs == 15:  # tuning takes 2 + 2 * 4 epochs
+            raise KeyboardInterrupt
+
+    table = run_tuned(small, tmp_path / "whole", lambda progress: None)
+    with pytest.raises(KeyboardInterrupt):
+        run_tuned(small, tmp_path / "killed", kill)
+    again = run_tuned(small, tmp_path / "killed", lambda progress: None)
+    columns = ["trial", "phase", "seed", "optim.lr", "key", "val_accuracy", "test_accuracy"]
+    assert again.select(columns).equals(table.select(columns))
+    finals = [row for row in table.to_pylist() if row["is_final"]]
+    for schedule in ("llr", "allr"):
+        rows = [row for row in finals if row["retrain.schedule"] == schedule]
+        best = max(rows[:2], key=lambda row: row["val_accuracy"])
+        assert [row["phase"] for row in rows] == ["tune"] * 2 + ["report"] * 2
+        assert [row["optim.lr"] for row in rows[2:]] == [best["optim.lr"]] * 2
+        assert [row["seed"] for row in rows] == [9, 9, 0, 1]
