@@ -92,9 +92,9 @@ def tries_of(study: Study, space: Space, setting: Point) -> list[Point]:
     found: list[Point] = []
     seen: set[str] = set()
     for sample in range(tune.tries + 1):  # one more where what is written is excluded
-        drawings = (_drawn(study, whole, at, [at, sample, again]) for again in range(MAX_TRIES))
-        if sample == 0:
-            drawings = iter([_drawn(study, whole, {**at, **written}, [at, 0, 0])])
+        first = {**at, **written} if sample == 0 else at
+        tries = range(MAX_TRIES if sample else 1)
+        drawings = (_drawn(study, whole, first, [at, sample, again]) for again in tries)
         good = (p for p in drawings if not _is_excluded(study, p) and not _is_known(p, seen))
         found += itertools.islice(good, 1)
     return found[: tune.tries]

@@ -12,10 +12,10 @@ from rayprune.config import Dimension, Search, Study
 from rayprune.plan import Stage, count_epochs
 from rayprune.points import drawn_points, options_of
 from rayprune.results.files import default_storage, study_folder
-from rayprune.results.labels import said
+from rayprune.results.labels import said, shown
 from rayprune.results.proposed import read_proposals
 from rayprune.results.stages import finished_records
-from rayprune.trials import TrialPlan, make_trial, num_proposed
+from rayprune.trials import TrialPlan, make_trial, num_proposed, num_reports, num_settings
 
 MAX_DRAWN = 100  # trials for the numbers about a search: each takes a millisecond
 
@@ -29,7 +29,7 @@ def print_plan(console: Console, study: Study, trials: Sequence[TrialPlan]) -> N
     table = _table("trial", *trials[0].values, "stages: epochs and sparsity")
     seen: set[str] = set(done)
     for trial in trials:
-        table.add_row(trial.name, *map(str, trial.values.values()), _stages(trial, seen))
+        table.add_row(trial.name, *map(shown, trial.values.values()), _stages(trial, seen))
         seen |= {stage.key for stage in trial.plan}
     console.print(table)
     epochs = count_epochs(trial.plan for trial in trials)
@@ -42,6 +42,8 @@ def print_plan(console: Console, study: Study, trials: Sequence[TrialPlan]) -> N
         f"{left} epochs to run of {epochs.unique} unique ones; "
         f"separate runs would take {epochs.naive}"
     )
+    if study.search.tune is not None:
+        console.print(_reports(study, trials))
 
 
 def print_search(console: Console, study: Study) -> None:
@@ -53,6 +55,18 @@ def print_search(console: Console, study: Study) -> None:
     console.print(_dimensions(study.search))
     for sentence in (_proposed(study), *_rules(study.search), *_of_drawn(study)):
         console.print(Text(sentence))
+
+
+def _reports(study: Study, tries: Sequence[TrialPlan]) -> str:
+    """What follows on the tries of a study that tunes, which are all that is known so far."""
+    lengths = {sum(stage.epochs for stage in trial.plan) for trial in tries}
+    each = " to ".join(f"{length}" for length in sorted({min(lengths), max(lengths)}))
+    settings, seeds = num_settings(study), study.search.seeds
+    return (
+        f"then the best try of each of {settings} settings, by {study.search.metric} on the seeds "
+        f"of tuning, runs on the seeds {', '.join(map(str, seeds))}: {num_reports(study)} trials "
+        f"of {each} epochs"
+    )
 
 
 def _table(*headings: str) -> Table:

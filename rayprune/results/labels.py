@@ -32,11 +32,15 @@ def said(values: Mapping[str, Any]) -> list[str]:
     short = {path: path.rsplit(".", 1)[-1] for path in values}
     times = Counter(short.values())
     return [
-        f"{short[path] if times[short[path]] == 1 else path}="
-        f"{f'{value:.4g}' if isinstance(value, float) else value}"
+        f"{short[path] if times[short[path]] == 1 else path}={shown(value)}"
         for path, value in values.items()
         if value is not None
     ]
+
+
+def shown(value: Any) -> str:
+    """A value in a line or a cell: numbers in four digits."""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def is_dense(row: Row) -> bool:

@@ -36,6 +36,23 @@ def test_rewinding_shows_where_the_dense_run_is_cut_and_what_is_shared():
     assert lines[-1] == "23 epochs to run of 23 unique ones; separate runs would take 39"
 
 
+def test_a_study_that_tunes_shows_its_tries_and_what_follows():
+    search = {
+        "space": {"retrain.epochs": {"grid": [1, 3]}},
+        "tune": {"tries": 2, "space": {"optim.lr": {"log_uniform": [0.01, 0.1]}}},
+        "seeds": [0, 1, 2],
+    }
+    lines = shown(experiment={"dense": {"epochs": 8}}, search=search)
+    assert [line.split()[:4] for line in (lines[1], lines[3])] == [
+        ["0", "1", "0.1", "100"],
+        ["2", "3", "0.1", "100"],
+    ]
+    assert lines[-1] == (
+        "then the best try of each of 2 settings, by val_accuracy on the seeds of tuning, runs on "
+        "the seeds 0, 1, 2: 6 trials of 9 to 11 epochs"
+    )
+
+
 def searched(tmp_path=None, **search):
     space = {
         "retrain.schedule": {"choice": ["allr", "linear"]},

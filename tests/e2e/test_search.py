@@ -245,3 +245,38 @@ def test_callbacks_and_stoppers_of_the_caller_reach_tune(run):
     for result in results.result_grid:
         assert list(result.metrics_dataframe["training_iteration"]) == [1, 2, 3, 4, 5]
         assert math.isfinite(result.metrics["val_accuracy"])
+
+
+def test_a_study_that_tunes_goes_on_where_it_was_killed(small, tmp_path):
+    """Killed as the first choice is reported on: no trial twice, and the choices are the same."""
+    file = tmp_path / "tuned.yaml"
+    search = {
+        "tune": {
+            "tries": 2,
+            "seeds": [9],
+            "space": {"retrain.epochs": {"choice": [1, 2]}},
+        },
+        "seeds": [0, 1],
+    }
+    cases = {"LLR": {"retrain.schedule": "llr"}, "own": {"retrain.schedule": "constant"}}
+    cases["own"]["retrain.lr"] = 0.01
+    search["space"] = {"way": {"cases": cases}}
+    fields = {"experiment": small, "search": search, "storage": str(tmp_path / "storage")}
+    file.write_text(yaml.safe_dump(fields))
+    with drivers() as start:
+        killed = start(file)
+        killed.wait_until(lambda: any(f"trial {n} way" in killed.output for n in "4567"))
+        killed.process.kill()
+        killed.process.wait()
+        before = {row["trial"]: row for row in opened(file).table.to_pylist() if row["is_final"]}
+        output = start(file).finish(0)
+    after = {row["trial"]: row for row in opened(file).table.to_pylist() if row["is_final"]}
+    assert sorted(after) == list("01234567")
+    assert all(after[name]["key"] == row["key"] for name, row in before.items())
+    assert "8 of 8 trials" in output or output.count("] trial ") + len(before) >= 8
+    for way, numbers in (("LLR", "0145"), ("own", "2367")):
+        rows = [after[number] for number in numbers]
+        best = max(rows[:2], key=lambda row: row["val_accuracy"])
+        assert {row["way"] for row in rows} == {way}
+        assert {row["retrain.epochs"] for row in rows[2:]} == {best["retrain.epochs"]}
+        assert [row["phase"] for row in rows] == ["tune"] * 2 + ["report"] * 2
