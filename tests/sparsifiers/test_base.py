@@ -7,7 +7,7 @@ from torch import nn
 
 from rayprune.config.sparsify import Cs, Dnw, Dpf, Dst, Gmp, Gsm, Lc, RigL, Str
 from rayprune.pruning.masks import num_pruned, num_weights
-from rayprune.sparsifiers import METHODS, make_sparsifier
+from rayprune.sparsifiers import METHODS
 
 # Intervals that do not end with the epochs of `EPOCHS` x `STEPS`: what is kept must be stored.
 OPTIONS = {
@@ -175,6 +175,6 @@ def test_uniform_plus_spares_no_other_layer_where_the_first_is_ignored(recover):
     model = made_model()
     rest = {n: torch.ones_like(model.get_parameter(n)) > 0 for n in ("3.weight", "7.weight")}
     options = Gmp(interval=1, recover=recover, allocation="uniform_plus")
-    sparsifier = make_sparsifier(options, model, rest, sparsity=0.5, num_steps=STEPS)
+    sparsifier = METHODS["gmp"](options, model, rest, sparsity=0.5, num_steps=STEPS)
     masks = sparsifier.final_masks()
     assert [num_pruned({name: mask}) for name, mask in masks.items()] == [81, 192]
