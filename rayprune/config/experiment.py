@@ -60,8 +60,9 @@ class Data(Frozen):
     """`package.module:function` that returns {"train": …, "test": …[, "val": …]}."""
     kwargs: dict[str, Any] = Field(default_factory=dict)
     """Keyword arguments of the target."""
-    augment: Literal["auto", "none", "crop_flip", "crop", "imagenet"] = "auto"
-    """Augmentation of training images; validation and test images are never augmented."""
+    augment: Literal["auto", "none", "crop_flip", "crop", "crop_flip_rotate", "imagenet"] = "auto"
+    """Augmentation of training images; validation and test images are never augmented.
+    crop_flip_rotate also turns them, by up to 15 degrees."""
     val_fraction: Share = 0.1
     """Part of the training images that is held out for validation, in (0, 1)."""
     resize: Annotated[int, Field(ge=8)] | None = None

@@ -14,24 +14,29 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-Augmentation = Literal["none", "crop", "crop_flip", "imagenet"]
+Augmentation = Literal["none", "crop", "crop_flip", "crop_flip_rotate", "imagenet"]
 
 PADDING = 4  # black pixels on each side before a random crop, as for CIFAR in He et al. 2016
+MAX_ANGLE = 15.0  # degrees, either way, as the paper's authors turn CIFAR-100's images
 NUM_ATTEMPTS = 10  # boxes that a random resized crop tries before it takes the centre
 AREA = (0.08, 1.0)  # of the image, Szegedy et al. 2015
 LOG_RATIO = (math.log(3 / 4), math.log(4 / 3))  # width over height
 EVALUATION_ZOOM = 256 / 224  # ImageNet's evaluation: resize to 256, keep the centre 224
 
 NUM_RANDOMS = 3 + 2 * NUM_ATTEMPTS
-"""Random numbers of a sample: vertical and horizontal position, flip, then (area, ratio) pairs."""
+"""Random numbers of a sample: vertical and horizontal position, flip, then (area, ratio) pairs.
+
+No augmentation turns and resizes: the angle is the first area's number, and the others keep theirs.
+"""
 
 
 def augment(images: Tensor, randoms: Tensor, kind: Augmentation, *, fill: float = 0) -> Tensor:
-    """Crops and flips every image of a batch by its own random numbers.
+    """Crops, flips and turns every image of a batch by its own random numbers.
 
     `images` (n, C, H, W) of any dtype, `randoms` (n, NUM_RANDOMS) in [0, 1) on any device; returns
     (n, C, H, W). A crop is a window of the image padded by `PADDING` pixels of `fill`. `imagenet`
     only flips here, since `random_resized_crop` made its crop from the image in full size.
+    `crop_flip_rotate` turns what was cropped and flipped by up to `MAX_ANGLE` degrees.
     """
     if kind == "none":
         return images
@@ -39,16 +44,41 @@ def augment(images: Tensor, randoms: Tensor, kind: Augmentation, *, fill: float 
     flipped = flip < 0.5
     if kind == "imagenet":
         return torch.where(flipped[:, None, None, None], images.flip(-1), images)
-    num, channels, height, width = images.shape
+    height, width = images.shape[-2:]
     rows = _offsets(vertical) + torch.arange(height, device=images.device)  # (n, H)
     columns = _offsets(horizontal) + torch.arange(width, device=images.device)  # (n, W)
-    if kind == "crop_flip":
+    if kind in ("crop_flip", "crop_flip_rotate"):
         columns = torch.where(flipped[:, None], columns.flip(1), columns)
     padded = F.pad(images, [PADDING] * 4, value=fill)
     pixels = rows[:, :, None] * padded.shape[-1] + columns[:, None, :]  # (n, H, W)
-    # One gather in the flattened plane: faster than indexing by windows or by rows and columns.
-    pixels = pixels.view(num, 1, -1).expand(-1, channels, -1)
-    return padded.flatten(2).gather(2, pixels).view(images.shape)
+    cropped = _gather(padded, pixels)
+    if kind != "crop_flip_rotate":
+        return cropped
+    return rotate(cropped, MAX_ANGLE * (2 * randoms[:, 3].to(images.device) - 1), fill=fill)
+
+
+def rotate(images: Tensor, degrees: Tensor, *, fill: float = 0) -> Tensor:
+    """Turns every image (n, C, H, W) counter-clockwise about its centre by its own degrees (n,).
+
+    A pixel takes the nearest one of where it was, and `fill` where that lies outside.
+    """
+    height, width = images.shape[-2:]
+    # In double precision: float32 may round a pixel's place differently on another device.
+    angle = degrees.double().deg2rad()[:, None, None]  # (n, 1, 1)
+    y = torch.arange(height, device=images.device).double()[:, None] - (height - 1) / 2  # (H, 1)
+    x = torch.arange(width, device=images.device).double() - (width - 1) / 2  # (W,)
+    rows = (angle.sin() * x + angle.cos() * y + (height - 1) / 2).round().long()  # (n, H, W)
+    columns = (angle.cos() * x - angle.sin() * y + (width - 1) / 2).round().long()
+    inside = (rows >= 0) & (rows < height) & (columns >= 0) & (columns < width)
+    pixels = rows.clamp(0, height - 1) * width + columns.clamp(0, width - 1)
+    return _gather(images, pixels).masked_fill(~inside[:, None], fill)
+
+
+def _gather(images: Tensor, pixels: Tensor) -> Tensor:
+    """Pixels (n, H, W), as places in the flattened plane, of each image (n, C, h, w)."""
+    # One gather in that plane: faster than indexing by windows or by rows and columns.
+    places = pixels.flatten(1)[:, None].expand(-1, images.shape[1], -1)
+    return images.flatten(2).gather(2, places).unflatten(2, pixels.shape[1:])
 
 
 def _offsets(numbers: Tensor) -> Tensor:

@@ -120,8 +120,8 @@ class Split:
 
         `randoms` holds (n, NUM_RANDOMS) float32 in [0, 1) for each batch: the numbers that each
         sample is augmented by. None augments nothing, and so do splits for validation and testing.
-        Targets are int64, (n,) or (n, H, W); those are cropped and flipped with their images, and
-        `IGNORED_PIXEL` where a crop reaches over the border.
+        Targets are int64, (n,) or (n, H, W); those are cropped, flipped and turned with their
+        images, and `IGNORED_PIXEL` where an image has nothing.
         """
         if randoms is not None and len(randoms) != len(indices):
             raise ValueError(f"{len(indices)} batches need as many randoms, got {len(randoms)}")

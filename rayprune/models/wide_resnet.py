@@ -1,6 +1,8 @@
 """WRN-28-10 (Zagoruyko & Komodakis 2016) as the paper's authors run it.
 
-Their variant has biased convolutions, the stride on a block's second convolution, and dropout .3.
+Their variant has biased convolutions, the stride on a block's second convolution, dropout .3, and a
+last batch norm whose running statistics are nine tenths the newest batch's (torch's momentum .9).
+Source: models/cifar100.py of github.com/ZIB-IOL/BIMP, which follows meliketoy/wide-resnet.pytorch.
 """
 
 from __future__ import annotations
@@ -33,8 +35,14 @@ class WideResNet(nn.Module):
     """Three stages of four wide blocks, average pooling and one linear layer."""
 
     def __init__(
-        self, num_classes: int, in_channels: int, *, width: int = 10, dropout: float = 0.3
-    ):
+        self,
+        num_classes: int,
+        in_channels: int,
+        *,
+        width: int = 10,
+        dropout: float = 0.3,
+        last_momentum: float = 0.9,
+    ) -> None:
         super().__init__()
         channels = [16, 16 * width, 32 * width, 64 * width]
         self.conv1 = nn.Conv2d(in_channels, channels[0], 3, padding=1)
@@ -49,7 +57,7 @@ class WideResNet(nn.Module):
             for number in range(4)
         ]
         self.blocks = nn.Sequential(*blocks)
-        self.bn1 = nn.BatchNorm2d(channels[-1])
+        self.bn1 = nn.BatchNorm2d(channels[-1], momentum=last_momentum)
         self.fc = nn.Linear(channels[-1], num_classes)
 
     def forward(self, x: Tensor) -> Tensor:  # (n, in_channels, h, w) -> (n, num_classes)
@@ -57,6 +65,12 @@ class WideResNet(nn.Module):
         return self.fc(out.mean((2, 3)))
 
 
-def wrn_28_10(num_classes: int, in_channels: int, dropout: float = 0.3) -> nn.Module:
-    """WRN-28-10: 28 layers deep, ten times as wide as a ResNet; `dropout` in [0, 1)."""
-    return WideResNet(num_classes, in_channels, dropout=dropout)
+def wrn_28_10(
+    num_classes: int, in_channels: int, dropout: float = 0.3, last_momentum: float = 0.9
+) -> nn.Module:
+    """WRN-28-10: 28 layers deep, ten times as wide as a ResNet.
+
+    `dropout` in [0, 1); `last_momentum` in [0, 1] is that of the last batch norm, the weight of the
+    newest batch in its running statistics (.1 for all others).
+    """
+    return WideResNet(num_classes, in_channels, dropout=dropout, last_momentum=last_momentum)

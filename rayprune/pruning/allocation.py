@@ -38,12 +38,15 @@ def prune_weights(
     sparsity: float,
     allocation: str,
     pattern: str = "unstructured",
+    network: Shapes | None = None,
 ) -> Masks:
     """The prune step: new masks, inside the old ones, for the cumulative `sparsity` in [0, 1].
 
     `weights` and `masks` are those of the prunable and not ignored parameters, in model order; the
     goal is a fraction of all of them. The unstructured pattern prunes exactly `round(sparsity * n)`
     weights, or no more if as many are gone already; structured.py says what "2:4" and "filter" do.
+    `network` has the shapes of all prunable parameters, the ignored ones as well, by which
+    uniform_plus knows the first and the last layer; by default nothing is ignored.
     Raises a ValueError for a goal that cannot be met and for weights that are NaN or infinite.
     """
     assert list(weights) == list(masks), "weights and masks must name the same parameters"
@@ -54,7 +57,7 @@ def prune_weights(
         raise ValueError("prune.ignore must leave weights to prune, and leaves none.")
     goal = max(round(sparsity * num_weights(masks)), num_pruned(masks))
     if pattern == "filter":
-        return _prune_filters(weights, masks, goal, allocation)
+        return _prune_filters(weights, masks, goal, allocation, network)
     if numbers := n_of_m(pattern):
         return n_of_m_masks(weights, masks, *numbers)
 
@@ -64,7 +67,9 @@ def prune_weights(
     if allocation == "lamp":
         counts = lamp_counts(weights, masks, goal)
     else:
-        counts = layer_counts(allocation, _shapes(masks), goal, _remaining(masks))
+        counts = layer_counts(
+            allocation, shapes_of(masks), goal, _remaining(masks), network=network
+        )
     return {name: keep_largest({name: scores[name]}, counts[name])[name] for name in masks}
 
 
@@ -95,12 +100,18 @@ def lamp_counts(weights: Weights, masks: Masks, goal: int) -> dict[str, int]:
 
 
 def layer_counts(
-    allocation: str, shapes: Shapes, num_pruned: int, remaining: Mapping[str, int] | None = None
+    allocation: str,
+    shapes: Shapes,
+    num_pruned: int,
+    remaining: Mapping[str, int] | None = None,
+    *,
+    network: Shapes | None = None,
 ) -> dict[str, int]:
     """How many weights of each layer a layer-wise allocation prunes; they sum to `num_pruned`.
 
     `allocation` is uniform, uniform_plus (Gale et al. 2019) or erk (Evci et al. 2020); `remaining`
     says how many weights a layer still has, all of them by default, and none gets any back.
+    `network` is as for `prune_weights`, `shapes` by default.
     """
     sizes = {name: math.prod(shape) for name, shape in shapes.items()}
     remaining = sizes if remaining is None else remaining
@@ -111,12 +122,17 @@ def layer_counts(
         # The density is proportional to sum(shape) / prod(shape), so the count to sum(shape).
         kept = _share_out(num_kept, {name: sum(shapes[name]) for name in shapes}, remaining)
     elif allocation == "uniform_plus":
-        kept = _uniform_plus(num_kept, shapes, sizes, remaining)
+        kept = _uniform_plus(num_kept, network or shapes, sizes, remaining)
     else:
         raise ValueError(
             f"prune.allocation must be uniform, uniform_plus or erk here, got {allocation!r}."
         )
     return {name: sizes[name] - kept[name] for name in shapes}
+
+
+def shapes_of(tensors: Mapping[str, Tensor]) -> Shapes:
+    """The shapes of weights or masks, in their order."""
+    return {name: tuple(tensor.shape) for name, tensor in tensors.items()}
 
 
 def emptied_layers(masks: Masks) -> list[str]:
@@ -133,10 +149,12 @@ def layer_report(masks: Masks) -> list[LayerRow]:
     ]
 
 
-def _prune_filters(weights: Weights, masks: Masks, goal: int, allocation: str) -> Masks:
+def _prune_filters(
+    weights: Weights, masks: Masks, goal: int, allocation: str, network: Shapes | None
+) -> Masks:
     """Masks without the smallest filters, for `goal` zeros as nearly as whole filters allow."""
     filters = {name: mask for name, mask in masks.items() if mask.ndim > 2}
-    shapes = _shapes(filters)
+    shapes = shapes_of(filters)
     reachable = sum(math.prod(shape) - math.prod(shape[1:]) for shape in shapes.values())
     goal -= num_pruned(masks) - num_pruned(filters)  # what linear layers lack already
     if goal > reachable:
@@ -148,19 +166,22 @@ def _prune_filters(weights: Weights, masks: Masks, goal: int, allocation: str) -
     if allocation == "global":
         counts = smallest_filters(weights, filters, goal)
     else:
-        num_zeros = layer_counts(allocation, shapes, goal, _remaining(filters))
+        num_zeros = layer_counts(allocation, shapes, goal, _remaining(filters), network=network)
         counts = {n: round(num_zeros[n] / math.prod(shape[1:])) for n, shape in shapes.items()}
     return masks | filter_masks(weights, filters, counts)
 
 
 def _uniform_plus(
-    num_kept: int, shapes: Shapes, sizes: Mapping[str, int], remaining: Mapping[str, int]
+    num_kept: int, network: Shapes, sizes: Mapping[str, int], remaining: Mapping[str, int]
 ) -> dict[str, int]:
-    """The first convolution whole, of the last linear layer at least a fifth, the rest uniform."""
-    first = [name for name, shape in shapes.items() if len(shape) > 2][:1]
-    last = [name for name, shape in shapes.items() if len(shape) == 2][-1:]
-    whole = {name: remaining[name] for name in first}
-    fifth = {name: min(-(-sizes[name] // 5), remaining[name]) for name in last}
+    """The first convolution whole, of the last linear layer at least a fifth, the rest uniform.
+
+    Where one of these two is ignored, no other layer takes its place.
+    """
+    first = [name for name, shape in network.items() if len(shape) > 2][:1]
+    last = [name for name, shape in network.items() if len(shape) == 2][-1:]
+    whole = {name: remaining[name] for name in first if name in sizes}
+    fifth = {name: min(-(-sizes[name] // 5), remaining[name]) for name in last if name in sizes}
     least = sum(whole.values()) + sum(fifth.values())
     if num_kept < least:
         total = sum(sizes.values())
@@ -170,7 +191,7 @@ def _uniform_plus(
             "stays dense and its last linear layer keeps a fifth. Lower it, or take erk or global."
         )
     kept = _share_out(num_kept, sizes, remaining, whole)
-    if any(kept[name] < fifth[name] for name in last):
+    if any(kept[name] < count for name, count in fifth.items()):
         kept = _share_out(num_kept, sizes, remaining, whole | fifth)
     return kept
 
@@ -203,10 +224,6 @@ def _share_out(
         kept[name] += 1
     assert sum(kept.values()) == num_kept, "the shares must sum to what is kept"
     return kept
-
-
-def _shapes(masks: Masks) -> Shapes:
-    return {name: tuple(mask.shape) for name, mask in masks.items()}
 
 
 def _remaining(masks: Masks) -> dict[str, int]:

@@ -24,7 +24,7 @@ class Cost:
     num_parameters: int
     """All parameters of the model, biases and normalisation included."""
     num_nonzero: int
-    """Those that are not pruned."""
+    """Those that are left."""
     sparsity: float
     """Pruned fraction of the prunable weights, in [0, 1]."""
     compression: float
@@ -32,15 +32,25 @@ class Cost:
     flops: int
     """Multiply-adds of the dense convolution and linear layers, for one sample."""
     flops_nonzero: int
-    """Those of non-zero weights."""
+    """Those of the weights that are left."""
     theoretical_speedup: float
     """flops / flops_nonzero, >= 1; infinite if nothing is left. What no hardware promises."""
 
 
-def cost(num_parameters: int, multiply_adds: Mapping[str, int], masks: Masks) -> Cost:
-    """The cost under `masks`, given the model's number of parameters and `multiply_adds`."""
-    num_nonzero = num_parameters - num_pruned(masks)
-    densities = {name: int(mask.count_nonzero()) / mask.numel() for name, mask in masks.items()}
+def cost(
+    num_parameters: int,
+    multiply_adds: Mapping[str, int],
+    masks: Masks,
+    left: Masks | None = None,
+) -> Cost:
+    """The cost under `masks`, given the model's number of parameters and `multiply_adds`.
+
+    `left` says which parameters are left where it is more than the pruned weights that went:
+    `without_dead_inputs` where whole filters do. Sparsity is that of `masks`.
+    """
+    left = masks if left is None else left
+    num_nonzero = num_parameters - num_pruned(left)
+    densities = {name: int(mask.count_nonzero()) / mask.numel() for name, mask in left.items()}
     return Cost(
         num_parameters=num_parameters,
         num_nonzero=num_nonzero,

@@ -111,7 +111,7 @@ def channel_masks(model: nn.Module, masks: Masks, example: Tensor) -> Masks:
     hooks = [module.register_forward_hook(after_convolution) for module in plain]
     hooks += [module.register_forward_pre_hook(before_norm) for module in norms]
     try:
-        _evaluate(model, example)
+        evaluate(model, example)
     finally:
         for hook in hooks:
             hook.remove()
@@ -141,6 +141,18 @@ def remove_filters(model: nn.Module, masks: Masks, example: Tensor) -> nn.Module
     return smaller.to(dtype).eval()
 
 
+def evaluate(model: nn.Module, example: Tensor) -> Any:
+    """The outputs in evaluation mode; each module's own mode is as before afterwards."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        with torch.no_grad():
+            return model(example)
+    finally:
+        for module, mode in modes:
+            module.training = mode
+
+
 def _without_zero_channels(model: nn.Module, names: list[str], example: Tensor) -> nn.Module | None:
     """A copy without the zero channels of these convolutions; None if its outputs differ."""
     try:
@@ -160,7 +172,7 @@ def _without_zero_channels(model: nn.Module, names: list[str], example: Tensor) 
             if layer in graph.module2node:
                 _remove_zero_channels_(layer, graph, torch_pruning.prune_conv_out_channels)
         torch.testing.assert_close(
-            _evaluate(smaller, example), _evaluate(model, example), rtol=1e-7, atol=1e-9
+            evaluate(smaller, example), evaluate(model, example), rtol=1e-7, atol=1e-9
         )
     except _LIBRARY_ERRORS:  # other values, or shapes that do not fit
         return None
@@ -206,15 +218,3 @@ def _n_of_m(weight: Tensor, mask: Tensor, n: int, m: int) -> Tensor:
     smallest = scores.argsort(dim=2, stable=True)[:, :, : m - n]  # outputs x inputs/m x m-n x ...
     kept = torch.ones_like(scores, dtype=torch.bool).scatter_(2, smallest, False)
     return kept.flatten(1, 2) & mask
-
-
-def _evaluate(model: nn.Module, example: Tensor) -> Any:
-    """The outputs in evaluation mode; each module's own mode is as before afterwards."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        with torch.no_grad():
-            return model(example)
-    finally:
-        for module, mode in modes:
-            module.training = mode

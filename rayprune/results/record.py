@@ -29,6 +29,7 @@ class StageRecord:
     """Zeros among the prunable weights."""
     num_parameters: int
     num_nonzero: int
+    """Those left; without filters, also without what read their channels."""
     compression: float
     """num_parameters / num_nonzero."""
     flops: int

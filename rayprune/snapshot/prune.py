@@ -9,7 +9,7 @@ from torch import Tensor
 
 from rayprune.config import Prune
 from rayprune.plan import Stage
-from rayprune.pruning.allocation import prune_weights
+from rayprune.pruning.allocation import prune_weights, shapes_of
 from rayprune.pruning.masks import Masks, not_ignored
 from rayprune.snapshot.snapshot import Snapshot
 
@@ -30,6 +30,7 @@ def prune(snapshot: Snapshot, stage: Stage, how: Prune) -> Masks:
         sparsity=stage.sparsity,
         allocation=how.allocation,
         pattern=how.pattern,
+        network=shapes_of(snapshot.masks),
     )
     return {**snapshot.masks, **after}
 

@@ -28,8 +28,8 @@ import torch
 from torch import Tensor, nn
 
 from rayprune.config.sparsify import Options, WithGoal
-from rayprune.pruning.allocation import prune_weights
-from rayprune.pruning.masks import Masks, num_weights
+from rayprune.pruning.allocation import prune_weights, shapes_of
+from rayprune.pruning.masks import Masks, num_weights, prunable
 
 
 class Sparsifier:
@@ -57,6 +57,7 @@ class Sparsifier:
         self.options = options
         self.model = model
         self.weights = {name: parameters[name] for name in masks}
+        self.network = shapes_of({name: parameters[name] for name in prunable(model)})
         self.num_pruned = round(sparsity * num_weights(masks))
         self.sparsity = sparsity
         self.num_steps = num_steps
@@ -123,6 +124,7 @@ class Sparsifier:
             all_kept(self.weights),
             sparsity=sparsity,
             allocation=self.options.allocation,
+            network=self.network,
         )
 
     @contextmanager

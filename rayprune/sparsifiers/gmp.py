@@ -81,5 +81,9 @@ class GradualMagnitudePruning(MaskedForward):
         if self.options.recover:
             return self.largest(sparsity)
         return prune_weights(
-            self.weights, self.kept, sparsity=sparsity, allocation=self.options.allocation
+            self.weights,
+            self.kept,
+            sparsity=sparsity,
+            allocation=self.options.allocation,
+            network=self.network,
         )

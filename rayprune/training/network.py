@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from functools import lru_cache
 
 import torch
@@ -10,10 +11,13 @@ from torch import nn
 from rayprune.config import Experiment, Model
 from rayprune.data import Dataset
 from rayprune.models import build_model
+from rayprune.pruning.dead_inputs import without_dead_inputs
 from rayprune.pruning.flops import Cost, cost, multiply_adds
 from rayprune.pruning.masks import Masks, prunable
 from rayprune.snapshot import Snapshot
 from rayprune.training.order import derive_seed
+
+log = logging.getLogger(__name__)
 
 
 def make_model(experiment: Experiment, dataset: Dataset) -> nn.Module:
@@ -30,9 +34,30 @@ def initial_snapshot(model: nn.Module) -> Snapshot:
     return Snapshot(weights, masks)
 
 
-def network_cost(experiment: Experiment, dataset: Dataset, masks: Masks) -> Cost:
-    """Size and multiply-adds of the experiment's network under `masks`."""
-    return cost(*_count(experiment.model, len(dataset.classes), dataset.image_shape), masks)
+def network_cost(
+    experiment: Experiment, dataset: Dataset, masks: Masks, *, filtered: nn.Module | None = None
+) -> Cost:
+    """Size and multiply-adds of the experiment's network under `masks`.
+
+    `filtered` is the network if it loses whole filters: what reads their channels is gone, too.
+    """
+    counts = _count(experiment.model, len(dataset.classes), dataset.image_shape)
+    left = None if filtered is None else _left(filtered, masks, dataset)
+    return cost(*counts, masks, left)
+
+
+def _left(network: nn.Module, masks: Masks, dataset: Dataset) -> Masks:
+    """What is left without the removed filters; `masks` where the network can't be looked into."""
+    try:
+        return without_dead_inputs(network, masks, torch.zeros(1, *dataset.image_shape))
+    except Exception as error:  # of the user's network: a trained stage is not lost for a number
+        log.warning(
+            "num_nonzero and flops_nonzero count the removed filters' own weights alone: %s "
+            "does not run with other weights (%r)",
+            type(network).__name__,
+            error,
+        )
+        return masks
 
 
 @lru_cache(maxsize=8)

@@ -10,7 +10,7 @@ from rayprune.pruning.masks import Masks, not_ignored, sparsity
 from rayprune.results.record import StageRecord
 from rayprune.training.checkpoint import EpochState
 from rayprune.training.network import network_cost
-from rayprune.training.setup import StageSetup
+from rayprune.training.setup import StageSetup, loses_filters
 
 
 def stage_record(
@@ -20,7 +20,9 @@ def stage_record(
     experiment, stage, rates = setup.experiment, setup.stage, setup.rates
     # Sparsity counts what may be pruned; the other numbers are of the whole network.
     counted = {name: masks[name] for name in not_ignored(masks, stage.ignore)}
-    cost = vars(network_cost(experiment, setup.dataset, masks)) | {"sparsity": sparsity(counted)}
+    filtered = setup.model if loses_filters(experiment, stage) else None
+    whole = network_cost(experiment, setup.dataset, masks, filtered=filtered)
+    cost = vars(whole) | {"sparsity": sparsity(counted)}
     recalibrated = experiment.recalibrate_batch_norm and stage.part_of is None
     num_images = setup.images_per_epoch * stage.last_epoch
     # A dense run says the same of itself whether or not it ran in parts, as its key does.

@@ -92,6 +92,11 @@ def set_up(
     )
 
 
+def loses_filters(experiment: Experiment, stage: Stage) -> bool:
+    """Whether the stage trains a network without whole filters."""
+    return experiment.prune.pattern == "filter" and not stage.is_dense
+
+
 def num_steps_per_epoch(experiment: Experiment, dataset: Dataset) -> int:
     """Full batches in the training images; the images left over wait for another epoch."""
     return len(dataset.train) // experiment.batch_size
@@ -131,7 +136,7 @@ def _silenced(
     worker: Worker,
 ) -> Masks:
     """What goes with a removed filter: its bias and its batch norm's channel."""
-    if experiment.prune.pattern != "filter" or stage.is_dense:
+    if not loses_filters(experiment, stage):
         return {}
     example: Tensor = torch.zeros(1, *dataset.image_shape, device=worker.device)
     return channel_masks(model, {n: m.to(worker.device) for n, m in masks.items()}, example)

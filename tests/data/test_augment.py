@@ -15,6 +15,7 @@ from rayprune.data.augment import (
     center_crop,
     crop_box,
     random_resized_crop,
+    rotate,
 )
 
 LARGEST = 1 - 2**-24  # the largest float32 below 1
@@ -51,7 +52,7 @@ def test_crop_and_flip_equal_a_plain_loop(kind: Augmentation, channels: int) -> 
     assert torch.equal(augment(images, randoms, kind), torch.stack(expected))
 
 
-@pytest.mark.parametrize("kind", ["none", "crop", "crop_flip", "imagenet"])
+@pytest.mark.parametrize("kind", ["none", "crop", "crop_flip", "crop_flip_rotate", "imagenet"])
 def test_an_image_depends_on_its_own_numbers_alone(kind: Augmentation) -> None:
     images, randoms = images_and_randoms()
     before = images.clone()
@@ -84,10 +85,42 @@ def test_none_changes_nothing_and_imagenet_flips_half() -> None:
     assert 150 < is_flipped.sum() < 250
 
 
+@pytest.mark.parametrize("angle", [-180.0, -60.0, -15.0, -3.7, 0.0, 0.4, 8.0, 15.0])
+@pytest.mark.parametrize("size", [(32, 32), (31, 20)])
+def test_rotation_is_torchvisions_nearest_one(size: tuple[int, int], angle: float) -> None:
+    images = torch.randint(1, 256, (2, 3, *size), dtype=torch.uint8)  # 0 is what is filled in
+    ours = rotate(images, torch.full((2,), angle))
+    theirs = tv.rotate(images, angle)
+    assert (ours == theirs).float().mean() > 0.99  # of two equally near pixels either may be taken
+
+
+def test_no_angle_changes_nothing_and_each_image_has_its_own() -> None:
+    images, _ = images_and_randoms(5)
+    assert torch.equal(rotate(images, torch.zeros(5)), images)
+    angles = torch.tensor([0.0, 90.0, -15.0, 7.0, 180.0])
+    alone = [rotate(images[i : i + 1], angles[i : i + 1]) for i in range(5)]
+    assert torch.equal(rotate(images, angles), torch.cat(alone))
+    assert torch.equal(alone[4][0], images[4].flip(1, 2))
+    square = images[1:2, :, :7]
+    assert torch.equal(rotate(square, angles[1:2]), square.rot90(dims=(2, 3)))
+
+
+def test_an_image_is_turned_after_its_crop_and_flip_by_up_to_15_degrees() -> None:
+    images, randoms = images_and_randoms()
+    cropped = augment(images, randoms, "crop_flip")
+    turned = augment(images, randoms, "crop_flip_rotate")
+    assert torch.equal(turned, rotate(cropped, 15 * (2 * randoms[:, 3] - 1)))
+    randoms[:, 3] = 0.5
+    assert torch.equal(augment(images, randoms, "crop_flip_rotate"), cropped)
+
+
 def test_fill_marks_what_lies_outside() -> None:
     planes = torch.zeros(1, 1, 8, 8, dtype=torch.int64)
     cropped = augment(planes, torch.zeros(1, NUM_RANDOMS), "crop", fill=255)
     assert (cropped == 255).sum() == 8 * 8 - 4 * 4
+    turned = rotate(planes, torch.tensor([45.0]), fill=255)
+    corners = turned[0, 0, [0, 0, -1, -1], [0, -1, 0, -1]]
+    assert (corners == 255).all() and turned.unique().tolist() == [0, 255]
 
 
 @pytest.mark.parametrize(("height", "width"), [(60, 80), (50, 50), (100, 40)])

@@ -1,10 +1,12 @@
-"""WRN-28-10: known size, and the variant's biases, stride and dropout."""
+"""WRN-28-10: known size, and the variant's biases, stride, dropout and last batch norm."""
 
 import torch
 from torch import nn
 
 from rayprune.models import build_model
 from rayprune.models.wide_resnet import WideBlock
+
+OTHER = {"last_momentum": 0.2}
 
 
 def test_size_for_100_classes() -> None:
@@ -15,6 +17,15 @@ def test_size_for_100_classes() -> None:
     assert sum(layer.weight.numel() for layer in layers) == 36_518_832
     assert all(layer.bias is not None for layer in layers)
     assert {m.p for m in model.modules() if isinstance(m, nn.Dropout)} == {0.3}
+
+
+def test_only_the_last_batch_norm_forgets_at_once() -> None:
+    with torch.device("meta"):
+        models = [build_model("wrn_28_10", num_classes=9, kwargs=k) for k in ({}, OTHER)]
+    for model, last in zip(models, (0.9, 0.2), strict=True):
+        norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
+        assert [norm.momentum for norm in norms] == [0.1] * 24 + [last]
+        assert norms[-1] is model.bn1
 
 
 def test_the_second_convolution_has_the_stride() -> None:

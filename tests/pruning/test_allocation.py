@@ -120,6 +120,32 @@ def test_uniform_plus_without_convolutions_has_no_dense_layer():
     assert layer_counts("uniform_plus", shapes, 2456) == {"a": 2106, "b": 270, "c": 80}
 
 
+@pytest.mark.parametrize(
+    ("ignored", "expected"),
+    [
+        # Of 50 and 40 weights in the convolutions, 100 and 20 in the linear layers, 105 go.
+        ((), {"b": 26, "c": 66, "d": 13}),
+        (("a",), {"b": 26, "c": 66, "d": 13}),
+        (("d",), {"b": 30, "c": 75}),
+        (("a", "d"), {"b": 30, "c": 75}),
+    ],
+)
+def test_uniform_plus_spares_no_other_layer_where_the_first_or_the_last_is_ignored(
+    ignored, expected
+):
+    network = {"a": (5, 10, 1), "b": (4, 10, 1), "c": (10, 10), "d": (2, 10)}
+    shapes = {name: shape for name, shape in network.items() if name not in ignored}
+    counts = layer_counts("uniform_plus", shapes, 105, network=network)
+    assert counts == ({} if "a" in ignored else {"a": 0}) | expected
+
+
+def test_an_ignored_last_layer_leaves_the_next_to_last_no_fifth():
+    network = {"a": (10, 10), "b": (10, 10)}
+    assert layer_counts("uniform_plus", {"a": (10, 10)}, 95, network=network) == {"a": 95}
+    with pytest.raises(ValueError, match=r"at most 0\.8000"):
+        layer_counts("uniform_plus", {"a": (10, 10)}, 95)
+
+
 def test_erk_counts_are_proportional_to_the_sum_of_dimensions_until_a_layer_is_dense():
     counts = layer_counts("erk", SHAPES, TOTAL - 8 * 345)
     kept = {name: SIZES[name] - counts[name] for name in SHAPES}

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from torchvision.models import resnet18
 
-from rayprune.pruning.allocation import prune_weights
+from rayprune.pruning.allocation import prune_weights, shapes_of
 from rayprune.pruning.masks import apply_, num_pruned, prunable, sparsity
 from rayprune.pruning.structured import channel_masks, n_of_m_masks, remove_filters
 
@@ -182,6 +182,21 @@ def test_layerwise_filters_are_rounded_to_whole_ones(allocation):
         assert lost["0.weight"] == 0
     # Each layer is within half a filter of its share.
     assert abs(num_pruned(masks) - round(0.4 * total)) <= (27 + 72 + 144) / 2
+
+
+def test_uniform_plus_prunes_all_filters_alike_where_the_first_convolution_is_ignored():
+    weights = {name: torch.rand(10, 4, 1) for name in "abc"}
+    kept = all_kept(weights)
+    rest = {name: kept[name] for name in "bc"}
+    masks = prune_weights(
+        {name: weights[name] for name in rest},
+        rest,
+        sparsity=0.5,
+        allocation="uniform_plus",
+        pattern="filter",
+        network=shapes_of(kept),
+    )
+    assert lost_filters(masks) == {"b": 5, "c": 5}
 
 
 @pytest.mark.parametrize("allocation", ["global", "uniform", "erk"])

@@ -56,6 +56,20 @@ def test_the_smallest_go():
     assert after["w"].tolist() == [[True, False], [False, True]]
 
 
+def test_uniform_plus_spares_the_networks_ends_and_no_other_where_they_are_ignored():
+    shapes = {"a": (4, 5, 1), "b": (4, 5, 1), "c": (10, 10), "d": (10, 10)}
+    weights = {name: torch.rand(shape) for name, shape in shapes.items()}
+    before = Snapshot(weights, {name: weight >= 0 for name, weight in weights.items()})
+    how = Prune(sparsity=0.9, allocation="uniform_plus", ignore=("a", "d"))
+    after = prune(before, stage(0.9, ignore=how.ignore), how)
+    assert {name: num_pruned({name: mask}) for name, mask in after.items()} == {
+        "a": 0,
+        "b": 18,
+        "c": 90,
+        "d": 0,
+    }
+
+
 def test_ignored_weights_stay_and_the_goal_counts_the_others():
     before = made_snapshot()
     after = prune(before, stage(0.9, ignore=("conv",)), Prune(sparsity=0.9))

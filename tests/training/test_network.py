@@ -1,0 +1,49 @@
+"""What an experiment's network costs."""
+
+from types import SimpleNamespace
+
+import torch
+from torch import nn
+
+from rayprune.config import Experiment
+from rayprune.training.network import network_cost
+
+DATASET = SimpleNamespace(classes=("a", "b"), image_shape=(1, 4, 4))
+
+
+class Choosy(nn.Sequential):
+    """Runs with some weights only: here those without a negative one are refused."""
+
+    def forward(self, x):
+        if not self[0].weight.is_meta and bool((self[0].weight >= 0).all()):
+            raise ArithmeticError("too large")
+        return super().forward(x)
+
+
+def network(num_classes, in_channels, kind=nn.Sequential):
+    return kind(
+        nn.Conv2d(in_channels, 4, 1), nn.Conv2d(4, 2, 4), nn.Flatten(), nn.Linear(2, num_classes)
+    )
+
+
+def costs(kind, caplog):
+    torch.manual_seed(0)
+    model = network(2, 1, kind)
+    masks = {f"{n}.weight": torch.ones_like(model[n].weight) > 0 for n in (0, 1, 3)}
+    masks["0.weight"][1] = False
+    experiment = Experiment.model_validate({"model": {"target": f"{__name__}:network"}})
+    own = network_cost(experiment, DATASET, masks)
+    return own, network_cost(experiment, DATASET, masks, filtered=model), caplog.text
+
+
+def test_what_reads_a_removed_filter_is_counted_as_gone(caplog):
+    own, filtered, said = costs(nn.Sequential, caplog)
+    assert own.num_nonzero - filtered.num_nonzero == 1 + 2 * 16  # its bias, and its readers
+    assert own.flops_nonzero - filtered.flops_nonzero == 2 * 16
+    assert not said
+
+
+def test_a_network_that_cannot_be_looked_into_counts_its_filters_alone(caplog):
+    own, filtered, said = costs(Choosy, caplog)
+    assert own == filtered
+    assert "count the removed filters' own weights alone: Choosy does not run" in said
