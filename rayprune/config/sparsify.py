@@ -1,8 +1,9 @@
 """Options of the methods that sparsify during the dense training: one frozen value a method.
 
 ``dense: {sparsify: {method: gmp, sparsity: 0.9}}`` names a method and sets its options; the methods
-themselves are in ``rayprune/sparsifiers``. GMP, GSM, LC, DPF, DNW and RigL are told a goal
-sparsity. STR, CS and DST find their own: their options only push it up or down.
+themselves are in ``rayprune/sparsifiers``. STR, CS and DST find their own sparsity, and their
+options only push it up or down; all others are told a goal. Lengths are parts of the run, so that
+they mean the same in short and in long ones.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from pydantic import Field
 
 from rayprune.config.frozen import Frozen
 
+Interval = Annotated[float, Field(gt=0, le=1)]
 Goal = Annotated[float, Field(ge=0, lt=1)]
 Allocation = Literal["global", "uniform", "uniform_plus", "erk", "lamp"]
 
@@ -38,8 +40,8 @@ class Gmp(WithGoal):
 
     method: Literal["gmp"] = "gmp"
     """Names the method."""
-    interval: Annotated[int, Field(ge=1)] | None = None
-    """Epochs between two prune steps, at most half of the run; null takes a tenth of the run."""
+    interval: Annotated[float, Field(gt=0, le=0.5)] = 0.1
+    """Part of the run between two prune steps, in (0, .5]."""
     recover: bool = True
     """Masked weights keep their value (they only decay) and may be chosen again at the next prune
     step; false: once removed, always removed."""
@@ -74,8 +76,9 @@ class Dpf(WithGoal):
 
     method: Literal["dpf"] = "dpf"
     """Names the method."""
-    interval: Annotated[int, Field(ge=1)] = 16
-    """Training steps between two renewals of the mask."""
+    interval: Interval = 1.4e-4
+    """Part of the run between two renewals of the mask, in (0, 1]; at least one step. The paper's
+    is 16 steps of about 117,000."""
     ramp: Annotated[float, Field(gt=0, le=1)] = 0.75
     """Part of the run after which the goal is reached, in (0, 1]."""
 
@@ -134,8 +137,9 @@ class RigL(Options):
     """Names the method."""
     sparsity: Goal | None = None
     """Goal, in [0, 1); null takes `prune.sparsity`."""
-    interval: Annotated[int, Field(ge=1)] = 100
-    """Training steps between two changes of the connections."""
+    interval: Interval = 0.003
+    """Part of the run between two changes of the connections, in (0, 1]; at least one step. The
+    paper's is 100 steps of 32,000."""
     fraction: Annotated[float, Field(gt=0, le=1)] = 0.3
     """Part of a layer's connections that the first change replaces (alpha); falls as a cosine."""
     end: Annotated[float, Field(gt=0, le=1)] = 0.75
@@ -143,5 +147,6 @@ class RigL(Options):
 
 
 Sparsify = Annotated[
-    Gmp | Gsm | Lc | Dpf | Dnw | Str | Cs | Dst | RigL, Field(discriminator="method")
+    Gmp | Gsm | Lc | Dpf | Dnw | Str | Cs | Dst | RigL,
+    Field(discriminator="method"),
 ]

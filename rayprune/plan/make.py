@@ -13,7 +13,6 @@ from rayprune.plan.numbers import (
     dense_epochs,
     dense_schedule,
     retrain_schedule,
-    shortest_run,
     sparsify_goal,
 )
 from rayprune.plan.stage import Inputs, Stage, dense_run
@@ -126,18 +125,13 @@ def _check_rewind(experiment: Experiment) -> None:
 
 def _check_schedules(experiment: Experiment, plan: list[Stage]) -> None:
     dense, cycles = dense_run(plan), [stage for stage in plan if not stage.is_dense]
-    options, end = experiment.dense.sparsify, dense.last_epoch
-    if options is not None and end < shortest_run(options):
-        raise ValueError(
-            f"dense.sparsify {options.method} needs a dense run of {shortest_run(options)} epochs "
-            f"and more, got {end}. Write dense.epochs: {shortest_run(options)}"
-        )
     longest = max((stage.epochs for stage in cycles), default=0)
     schedule = retrain_schedule(experiment) if longest > 0 else "none"
-    if schedule == "lrw" and longest > end:
+    if schedule == "lrw" and longest > dense.last_epoch:
         raise ValueError(
             f"retrain.schedule lrw replays the dense run's last epochs: retrain.epochs must be "
-            f"<= dense.epochs={end}, got {longest}. Write {end} or fewer, or another schedule"
+            f"<= dense.epochs={dense.last_epoch}, got {longest}. Write {dense.last_epoch} or fewer, "
+            "or another schedule"
         )
     if schedule == "ft" and dense.schedule in ("linear", "cosine"):
         raise ValueError(

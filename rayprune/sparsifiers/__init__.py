@@ -43,7 +43,6 @@ def make_sparsifier(
     *,
     sparsity: float,
     num_steps: int,
-    steps_per_epoch: int,
     weight_decay: float,
     seed: int,
 ) -> Sparsifier:
@@ -58,7 +57,6 @@ def make_sparsifier(
         masks,
         sparsity=sparsity,
         num_steps=num_steps,
-        steps_per_epoch=steps_per_epoch,
         weight_decay=weight_decay,
         seed=seed,
     )

@@ -12,8 +12,8 @@ from rayprune.training.run import load_dataset
 
 FIND_THEIR_OWN = ("str", "cs", "dst")
 OPTIONS = {  # so that each of them has something to do within the 81 steps of a test
-    "dpf": {"interval": 10},
-    "rigl": {"interval": 10},
+    "dpf": {"interval": 0.12},
+    "rigl": {"interval": 0.12},
     "dst": {"penalty": 1e-3},
     "gmp, no recovery": {"recover": False},
 }
