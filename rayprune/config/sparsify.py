@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from rayprune.config.frozen import Frozen
 
@@ -146,7 +146,44 @@ class RigL(Options):
     """Part of the run after which connections stay, in (0, 1]."""
 
 
+class AcDc(WithGoal):
+    """AC/DC, alternating compressed and decompressed training (Peste et al. 2021)."""
+
+    method: Literal["acdc"] = "acdc"
+    """Names the method."""
+    warmup: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    """Part of the run that is dense at its beginning, in [0, 1)."""
+    phase: Annotated[float, Field(gt=0, lt=1)] = 0.05
+    """Part of the run that each compressed and each decompressed phase takes, in (0, 1)."""
+    end: Annotated[float, Field(gt=0, lt=1)] = 0.15
+    """Part of the run that is compressed at its end, in (0, 1)."""
+
+    @model_validator(mode="after")
+    def _phases_fit(self) -> AcDc:
+        if self.warmup + self.end >= 1:
+            raise ValueError(
+                f"warmup + end must be < 1, got {self.warmup} + {self.end}. The rest of the run is "
+                "for the phases between them: write .1 and .15"
+            )
+        return self
+
+
+class GraNet(WithGoal):
+    """GraNet, gradual pruning with regrowth (Liu et al. 2021)."""
+
+    method: Literal["granet"] = "granet"
+    """Names the method."""
+    interval: Interval = 0.016
+    """Part of the run between two prune steps, in (0, 1]; at least one step. The paper's is 1,000
+    steps of 62,560."""
+    regrow: Annotated[float, Field(ge=0.005, le=1)] = 0.5
+    """Part of a layer's survivors that the first prune step replaces, in [.005, 1]; falls as a
+    cosine to .005."""
+    ramp: Annotated[float, Field(gt=0, le=1)] = 0.69
+    """Part of the run after which the goal is reached, in (0, 1]."""
+
+
 Sparsify = Annotated[
-    Gmp | Gsm | Lc | Dpf | Dnw | Str | Cs | Dst | RigL,
+    Gmp | Gsm | Lc | Dpf | Dnw | Str | Cs | Dst | RigL | AcDc | GraNet,
     Field(discriminator="method"),
 ]

@@ -6,11 +6,13 @@ from stepping import ByHand, Training, begin
 from torch import nn
 
 from rayprune.config.sparsify import (
+    AcDc,
     Cs,
     Dnw,
     Dpf,
     Dst,
     Gmp,
+    GraNet,
     Gsm,
     Lc,
     RigL,
@@ -32,6 +34,9 @@ OPTIONS = {
     "cs": Cs(mask_init=0.0, beta_final=500.0),
     "dst": Dst(penalty=0.01),
     "rigl": RigL(interval=3 / 32),
+    "acdc": AcDc(),
+    "acdc, sparse from the start": AcDc(warmup=0.0, phase=0.2, allocation="erk"),
+    "granet": GraNet(interval=3 / 32),
 }
 WITH_GOAL = [name for name, options in OPTIONS.items() if hasattr(options, "sparsity")]
 STEPS, EPOCHS = 8, 4
