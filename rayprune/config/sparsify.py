@@ -113,11 +113,15 @@ class Cs(Options):
     """Names the method."""
     mask_init: float = 0.0
     """Start value m_0 of each weight's mask parameter. Smaller is sparser."""
-    beta_final: Annotated[float, Field(ge=1)] = 2000.0
-    """Sharpness of the soft mask at the end of the run; it starts at 1. The paper's 200 leaves the
-    masks of a run of 500 steps soft, and the model is lost when they are made hard."""
+    beta_final: Annotated[float, Field(ge=1)] = 200.0
+    """Sharpness of the soft mask at the end of each round; it starts at 1."""
     penalty: Annotated[float, Field(ge=0)] = 1e-5
     """Strength of the penalty on the sum of all soft masks. Larger is sparser."""
+    rounds: Annotated[int, Field(ge=1)] = 1
+    """Equal parts of the run; in each, `beta` rises anew, and what was masked can hardly return."""
+    rewind: Annotated[float, Field(ge=0, lt=1)] | None = None
+    """Part of the first round, in [0, 1), whose end each later round takes its weights from; null
+    keeps them as they are."""
 
 
 class Dst(Options):

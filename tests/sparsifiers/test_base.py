@@ -32,6 +32,7 @@ OPTIONS = {
     "dnw": Dnw(),
     "str": Str(theta_init=-3.0),
     "cs": Cs(mask_init=0.0, beta_final=500.0),
+    "cs, in rounds": Cs(mask_init=0.01, beta_final=500.0, rounds=3, rewind=0.3),
     "dst": Dst(penalty=0.01),
     "rigl": RigL(interval=3 / 32),
     "acdc": AcDc(),
