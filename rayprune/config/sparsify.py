@@ -66,9 +66,14 @@ class Lc(WithGoal):
 
     method: Literal["lc"] = "lc"
     """Names the method."""
-    weight_decay: Annotated[float, Field(ge=0)] | None = None
-    """Decay of the smallest prunable weights (the largest have none); null takes
-    `optim.weight_decay`. Runs of about 500 steps at learning rate .1 need about .1."""
+    mu: Annotated[float, Field(ge=0)] | None = None
+    """Decay of the smallest prunable weights (the largest have none) as the run begins; null takes
+    `optim.weight_decay`."""
+    growth: Annotated[float, Field(ge=1)] = 100.0
+    """Its last value over its first, at least 1; it grows geometrically over the run."""
+    interval: Interval = 0.02
+    """Part of the run between two C steps, which choose the largest weights and let the decay grow,
+    in (0, 1]; at least one step."""
 
 
 class Dpf(WithGoal):

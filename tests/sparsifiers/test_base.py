@@ -27,7 +27,7 @@ OPTIONS = {
     "gmp, no recovery": Gmp(interval=0.2, recover=False),
     "gmp, erk": Gmp(interval=0.2, allocation="erk"),
     "gsm": Gsm(momentum=0.9, weight_decay=0.05),
-    "lc": Lc(weight_decay=0.3),
+    "lc": Lc(mu=0.1, growth=10.0, interval=5 / 32),
     "dpf": Dpf(interval=5 / 32),
     "dnw": Dnw(),
     "str": Str(theta_init=-3.0),
@@ -181,6 +181,6 @@ def test_decay_of_weights_alone_leaves_out_biases_and_normalisation(options):
 
 @every_method
 def test_the_state_of_another_method_is_refused(options):
-    other = RigL() if options.method in ("gsm", "lc", "dnw", "str", "cs", "dst") else Str()
+    other = RigL() if options.method in ("gsm", "dnw", "str", "cs", "dst") else Str()
     with pytest.raises(ValueError, match=f"must be of method '{options.method}'"):
         begin_made(options).sparsifier.load_state(begin_made(other).sparsifier.state())
