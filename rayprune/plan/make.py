@@ -125,13 +125,13 @@ def _check_rewind(experiment: Experiment) -> None:
 
 def _check_schedules(experiment: Experiment, plan: list[Stage]) -> None:
     dense, cycles = dense_run(plan), [stage for stage in plan if not stage.is_dense]
+    end = dense.last_epoch
     longest = max((stage.epochs for stage in cycles), default=0)
     schedule = retrain_schedule(experiment) if longest > 0 else "none"
-    if schedule == "lrw" and longest > dense.last_epoch:
+    if schedule == "lrw" and longest > end:
         raise ValueError(
             f"retrain.schedule lrw replays the dense run's last epochs: retrain.epochs must be "
-            f"<= dense.epochs={dense.last_epoch}, got {longest}. Write {dense.last_epoch} or fewer, "
-            "or another schedule"
+            f"<= dense.epochs={end}, got {longest}. Write {end} or fewer, or another schedule"
         )
     if schedule == "ft" and dense.schedule in ("linear", "cosine"):
         raise ValueError(
