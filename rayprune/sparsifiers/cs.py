@@ -13,8 +13,8 @@ The run is split into `rounds`. In each, `beta` rises anew, and at the start of 
 
     m <- min(beta m, m_0),
 
-with the last `beta`: what was masked stays so unless it gains much. With `rewind` the weights, and
-all else but `m`, go back to a point of the first round. Momentum of what is changed is forgotten.
+with the last `beta`: what was masked stays so unless it gains much. With `rewind` all other
+parameters go back to a point of the first round. Momentum of what is changed is forgotten.
 
 Unlike here, each of the paper's rounds has a learning rate schedule of its own, and the network it
 ends with is retrained from the rewound weights.
@@ -78,7 +78,7 @@ class ContinuousSparsification(Reparametrized[SoftMask]):
         self.rewind_step: int | None = None  # before it the weights are those to go back to
         if rewind is not None and len(self.starts) > 1:
             self.rewind_step = round(rewind * self.starts[1])
-            self.kept = {name: tensor.clone() for name, tensor in self._rewound().items()}
+            self.kept = {name: p.detach().clone() for name, p in self._rewound().items()}
 
     def sparse_weight(self, weight: Tensor) -> SoftMask:
         return SoftMask(weight, self.beta, self.options.mask_init)
@@ -94,22 +94,22 @@ class ContinuousSparsification(Reparametrized[SoftMask]):
     @torch.no_grad()
     def before_forward(self, step: int) -> None:
         if step == self.rewind_step:
-            for name, tensor in self.kept.items():
-                tensor.copy_(self._rewound()[name])
+            for name, parameter in self._rewound().items():
+                self.kept[name].copy_(parameter)
         if step in self.starts[1:]:
             self.beta.fill_(self.beta_at(step - 1))  # a run that was resumed has not been there
             for layer in self.layers.values():
                 layer.start_round_()
-            for name, tensor in self._rewound().items() if self.kept else ():
-                tensor.copy_(self.kept[name])
+            for name, kept in self.kept.items():
+                self._rewound()[name].copy_(kept)
         self.beta.fill_(self.beta_at(step))
 
     def after_step(self, step: int, optimizer: torch.optim.Optimizer) -> None:
         # The next step begins with other values; until then, what is measured is the last round's.
         if step + 1 in self.starts[1:]:
-            parameters = dict(self.model.named_parameters())
-            changed = {n: p for n, p in parameters.items() if self.kept or n.endswith(MASK_NAME)}
-            forget_momentum_(optimizer, changed)
+            forget_momentum_(optimizer, {name: layer.m for name, layer in self.layers.items()})
+            if self.kept:
+                forget_momentum_(optimizer, self._rewound())
 
     def penalty(self) -> Tensor:
         sums = [layer.soft().sum() * layer.scale for layer in self.layers.values()]
@@ -129,9 +129,9 @@ class ContinuousSparsification(Reparametrized[SoftMask]):
         return self.starts[number - 1], [*self.starts, self.num_steps][number]
 
     def _rewound(self) -> dict[str, Tensor]:
-        """What goes back: all of the model but the mask parameters, batch-norm statistics too."""
-        state = self.model.state_dict()
-        return {name: tensor for name, tensor in state.items() if not name.endswith(MASK_NAME)}
+        """The parameters that go back (batch-norm statistics do not: they differ by rank)."""
+        parameters = self.model.named_parameters()
+        return {name: p for name, p in parameters if not name.endswith(MASK_NAME)}
 
     def _set_hard(self, hard: bool) -> None:
         for layer in self.layers.values():
