@@ -12,7 +12,7 @@ from rayprune.plan.numbers import dense_epochs, dense_schedule, sparsify_goal
 from rayprune.plan.stage import Inputs
 from rayprune.schedules import OWN_SCHEDULES
 
-METHOD_VERSION = 2  # raised when the code computes something else from equal fields
+METHOD_VERSION = 3  # raised when the code computes something else from equal fields
 
 
 def dense_key(experiment: Experiment, until: int) -> str:
