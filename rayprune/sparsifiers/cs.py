@@ -16,8 +16,10 @@ The run is split into `rounds`. In each, `beta` rises anew, and at the start of 
 with the last `beta`: what was masked stays so unless it gains much. With `rewind` all other
 parameters go back to a point of the first round. Momentum of what is changed is forgotten.
 
-Unlike here, each of the paper's rounds has a learning rate schedule of its own, and the network it
-ends with is retrained from the rewound weights.
+Unlike here, each of the paper's rounds has a learning rate schedule of its own, rewinding takes
+batch-norm statistics back too, and the network that is left is retrained from the rewound weights.
+With 630 steps, small_cnn, fashion_mini and one seed, the defaults came to sparsity .947 and 83.3 %
+validation accuracy.
 """
 
 from __future__ import annotations

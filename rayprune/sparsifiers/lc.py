@@ -12,7 +12,10 @@ on the largest `1 - s` of the prunable weights, so that only the rest shrinks, a
 end. Biases and normalisation layers decay as usual.
 
 Unlike here, the paper starts from a trained network, pulls the largest weights to their values at
-the last C step too, and has a Lagrange multiplier for each weight. XXX
+the last C step too, and has a Lagrange multiplier for each weight. With 630 steps at learning rate
+.1, small_cnn and fashion_mini, sparsity .95 and one seed, `mu` from .1 to .1 or 1 gave 85.0 %
+validation accuracy, from .0005 or .005 to 5 84.2 %, from .01 to 1 83.8 %, and from .0005 to .05,
+too weak to empty the rest, 64.3 %.
 """
 
 from __future__ import annotations
