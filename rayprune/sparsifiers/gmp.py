@@ -9,8 +9,8 @@ t_end` the smallest weights are masked, down to the sparsity
 value, and may be chosen again at the next prune step; the last masks stay. Without recovery masks
 only grow.
 
-The paper prunes all layers alike (allocation uniform) every 100 to 1,000 steps; the set-up that this
-one follows has one threshold for all layers, and prunes every 20 of 200 epochs.
+The paper prunes all layers alike (allocation uniform), every 100 to 1,000 steps. The set-up that
+this one follows has one threshold for all layers, and prunes every 20 of 200 epochs.
 """
 
 from __future__ import annotations
