@@ -174,8 +174,8 @@ def test_names_mean_the_point_else_the_experiment_else_its_default():
     assert followed("retrain.epochs", budget={"epochs": 10, "dense_epochs": 4}) == 6
     assert followed("dense.epochs", {"dense.epochs": {"grid": [3]}}, dense={"epochs": 7}) == 3
     assert followed("optim.momentum") == 0.9
-    sparsify = {"grid": [{"method": "gmp", "interval": 3}]}
-    assert followed("dense.sparsify.interval", {"dense.sparsify": sparsify}) == 3
+    sparsify = {"grid": [{"method": "gmp", "interval": 0.3}]}
+    assert followed("dense.sparsify.interval", {"dense.sparsify": sparsify}) == 0.3
     case = {"cases": {"a": {"model.kwargs.width": 5}}}
     assert followed("model.kwargs.width", {"way": case}, model={"name": "small_cnn"}) == 5
     (line,) = mistakes(search={"space": {"optim.lr": {"equals": "retrain.lr * 2"}}})

@@ -15,7 +15,6 @@ from rayprune.plan.numbers import (
     dense_schedule,
     method_name,
     retrain_schedule,
-    shortest_run,
     sparsify_goal,
 )
 from rayprune.plan.stage import EpochCount, Inputs, Stage, count_epochs, dense_run
@@ -35,6 +34,5 @@ __all__ = [
     "method_name",
     "retrain_schedule",
     "share_dense_runs",
-    "shortest_run",
     "sparsify_goal",
 ]

@@ -13,7 +13,6 @@ from rayprune.plan.numbers import (
     dense_epochs,
     dense_schedule,
     retrain_schedule,
-    shortest_run,
     sparsify_goal,
 )
 from rayprune.plan.stage import Inputs, Stage, dense_run
@@ -138,12 +137,7 @@ def _check_rewind(experiment: Experiment) -> None:
 
 def _check_schedules(experiment: Experiment, plan: list[Stage]) -> None:
     dense, cycles = dense_run(plan), [stage for stage in plan if not stage.is_dense]
-    options, end = experiment.dense.sparsify, dense.last_epoch
-    if options is not None and end < shortest_run(options):
-        raise ValueError(
-            f"dense.sparsify {options.method} needs a dense run of {shortest_run(options)} epochs "
-            f"and more, got {end}. Write dense.epochs: {shortest_run(options)}"
-        )
+    end = dense.last_epoch
     longest = max((stage.epochs for stage in cycles), default=0)
     schedule = retrain_schedule(experiment) if longest > 0 else "none"
     if schedule == "lrw" and longest > end:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 
 from rayprune.config import Experiment
-from rayprune.config.sparsify import Gmp, Options
 
 DEFAULT_DENSE_EPOCHS = 12
 DEFAULT_RETRAIN_EPOCHS = 2
@@ -89,8 +88,3 @@ def sparsify_goal(experiment: Experiment) -> float | None:
         return None
     own = getattr(sparsify, "sparsity")  # noqa: B009  (not every method has the field)
     return experiment.prune.sparsity if own is None else own
-
-
-def shortest_run(options: Options) -> int:
-    """Epochs that a method's run must have at least: GMP prunes once and trains on after it."""
-    return 2 * (options.interval or 1) if isinstance(options, Gmp) else 1

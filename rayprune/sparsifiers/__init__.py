@@ -10,6 +10,7 @@ from torch import nn
 
 from rayprune.config.sparsify import Options
 from rayprune.pruning.masks import Masks
+from rayprune.sparsifiers.acdc import AlternatingCompression
 from rayprune.sparsifiers.base import Sparsifier
 from rayprune.sparsifiers.cs import ContinuousSparsification
 from rayprune.sparsifiers.dnw import DiscoveringNeuralWirings
@@ -17,6 +18,7 @@ from rayprune.sparsifiers.dpf import DynamicPruningWithFeedback
 from rayprune.sparsifiers.dst import DynamicSparseTraining
 from rayprune.sparsifiers.fixed import FixedMasks
 from rayprune.sparsifiers.gmp import GradualMagnitudePruning
+from rayprune.sparsifiers.granet import GradualPruningWithRegrowth
 from rayprune.sparsifiers.gsm import GlobalSparseMomentum
 from rayprune.sparsifiers.lc import LearningCompression
 from rayprune.sparsifiers.rigl import RiggedLottery
@@ -32,6 +34,8 @@ METHODS: dict[str, type[Sparsifier]] = {
     "cs": ContinuousSparsification,
     "dst": DynamicSparseTraining,
     "rigl": RiggedLottery,
+    "acdc": AlternatingCompression,
+    "granet": GradualPruningWithRegrowth,
 }
 __all__ = ["METHODS", "FixedMasks", "Sparsifier", "make_sparsifier"]
 
@@ -43,7 +47,6 @@ def make_sparsifier(
     *,
     sparsity: float,
     num_steps: int,
-    steps_per_epoch: int,
     weight_decay: float,
     seed: int,
 ) -> Sparsifier:
@@ -58,7 +61,6 @@ def make_sparsifier(
         masks,
         sparsity=sparsity,
         num_steps=num_steps,
-        steps_per_epoch=steps_per_epoch,
         weight_decay=weight_decay,
         seed=seed,
     )

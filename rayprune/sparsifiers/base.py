@@ -49,7 +49,6 @@ class Sparsifier:
         *,
         sparsity: float = 0.0,
         num_steps: int = 0,
-        steps_per_epoch: int = 1,
         weight_decay: float = 0.0,
         seed: int = 0,
     ) -> None:
@@ -61,7 +60,6 @@ class Sparsifier:
         self.num_pruned = round(sparsity * num_weights(masks))
         self.sparsity = sparsity
         self.num_steps = num_steps
-        self.steps_per_epoch = steps_per_epoch
         self.weight_decay = weight_decay
         self.seed = seed
         self.kept: Masks = {}  # what an epoch checkpoint must hold; changed in place only
@@ -116,12 +114,12 @@ class Sparsifier:
         """The masks if training ended now; for a method with a goal, exactly that sparsity."""
         return self.largest(self.sparsity)
 
-    def largest(self, sparsity: float) -> Masks:
-        """Masks of the largest weights, for a method that has an allocation."""
+    def largest(self, sparsity: float, among: Masks | None = None) -> Masks:
+        """Masks of the largest weights, `among` those of other masks if these are given."""
         assert isinstance(self.options, WithGoal), self.options.method
         return prune_weights(
             self.weights,
-            all_kept(self.weights),
+            all_kept(self.weights) if among is None else among,
             sparsity=sparsity,
             allocation=self.options.allocation,
             network=self.network,
@@ -159,6 +157,16 @@ class Sparsifier:
         set_(self.kept, state)
 
 
+def steps_of(fraction: float, num_steps: int) -> int:
+    """A part of the run, in (0, 1], as a number of steps, at least one."""
+    return max(1, round(fraction * num_steps))
+
+
+def cubic_sparsity(sparsity: float, progress: float) -> float:
+    """`s (1 - (1 - p)^3)`: from 0 to the goal `sparsity` as `progress` goes from 0 to 1."""
+    return sparsity * (1 - (1 - min(1.0, progress)) ** 3)
+
+
 def all_kept(weights: Mapping[str, Tensor]) -> Masks:
     """Masks that remove nothing."""
     return {name: torch.ones_like(weight, dtype=torch.bool) for name, weight in weights.items()}
@@ -184,10 +192,10 @@ def copy_(weights: Mapping[str, Tensor], values: list[Tensor]) -> None:
 
 
 def forget_momentum_(
-    optimizer: torch.optim.Optimizer, weights: Mapping[str, Tensor], masks: Masks
+    optimizer: torch.optim.Optimizer, weights: Mapping[str, Tensor], masks: Masks | None = None
 ) -> None:
-    """Set SGD's momentum to zero where a mask is False."""
+    """Set SGD's momentum to zero where a mask is False; everywhere if there are no masks."""
     for name, weight in weights.items():
         momentum = optimizer.state[weight].get("momentum_buffer")
         if momentum is not None:
-            momentum.mul_(masks[name])
+            momentum.mul_(0 if masks is None else masks[name])

@@ -1,13 +1,16 @@
 """Gradual magnitude pruning.
 
-Zhu & Gupta, "To prune, or not to prune" (2017), with the steps counted in epochs: at the end of the
-epochs `t = interval, 2 interval, ..., t_end` the smallest weights are masked, down to the sparsity
+Zhu & Gupta, "To prune, or not to prune" (2017): after the steps `t = interval, 2 interval, ...,
+t_end` the smallest weights are masked, down to the sparsity
 
-    s_t = s (1 - (1 - t / t_end)^3),    t_end = interval (T // interval - 1),
+    s_t = s (1 - (1 - t / t_end)^3),    t_end = interval (N // interval - 1),
 
-`T` being the epochs of the run. As in the paper, a masked weight gets no gradient but keeps its
+`N` being the steps of the run. As in the paper, a masked weight gets no gradient but keeps its
 value, and may be chosen again at the next prune step; the last masks stay. Without recovery masks
 only grow.
+
+The paper prunes all layers alike (allocation uniform), every 100 to 1,000 steps. The set-up that
+this one follows has one threshold for all layers, and prunes every 20 of 200 epochs.
 """
 
 from __future__ import annotations
@@ -15,37 +18,38 @@ from __future__ import annotations
 import torch
 
 from rayprune.config.sparsify import Gmp
-from rayprune.pruning.allocation import prune_weights
 from rayprune.pruning.masks import Masks, num_pruned
-from rayprune.sparsifiers.base import all_kept, forget_momentum_, set_, zero_
+from rayprune.sparsifiers.base import (
+    all_kept,
+    cubic_sparsity,
+    forget_momentum_,
+    set_,
+    steps_of,
+    zero_,
+)
 from rayprune.sparsifiers.masked_forward import MaskedForward
 
 
-def target_sparsities(sparsity: float, *, epochs: int, interval: int) -> dict[int, float]:
-    """Epoch (counted from 1) at whose end weights are masked -> sparsity after it.
+def target_sparsities(sparsity: float, *, num_steps: int, interval: int) -> dict[int, float]:
+    """Number of steps after which weights are masked -> sparsity from then on.
 
-    `sparsity` in [0, 1); `interval` in epochs, at most half of `epochs`. For 200 epochs, interval
-    20 and .9: {20: .2679, 40: .4765, ..., 180: .9}.
+    `sparsity` in [0, 1); `interval` in steps, and a run shorter than two has no prune step. For 200
+    steps, interval 20 and .9: {20: .2679, 40: .4765, ..., 180: .9}.
     """
-    if 2 * interval > epochs:
-        raise ValueError(
-            f"dense.sparsify.interval must be at most half of the dense run's {epochs} epochs, "
-            f"got {interval}. Write a smaller interval, or train for {2 * interval} epochs."
-        )
-    end = interval * (epochs // interval - 1)
-    times = range(interval, end + 1, interval)
-    return {t: sparsity * (1 - (1 - t / end) ** 3) for t in times}
+    end = interval * (num_steps // interval - 1)
+    return {t: cubic_sparsity(sparsity, t / end) for t in range(interval, end + 1, interval)}
 
 
 class GradualMagnitudePruning(MaskedForward):
-    """Masks more and more of the smallest weights, a few epochs apart."""
+    """Masks more and more of the smallest weights, one interval after the other."""
 
     options: Gmp
 
     def begin(self) -> None:
-        epochs = self.num_steps // self.steps_per_epoch
-        interval = self.options.interval or max(1, epochs // 10)
-        self.targets = target_sparsities(self.sparsity, epochs=epochs, interval=interval)
+        # Of an odd number of steps, half is rounded down: there are two intervals in every run.
+        half = max(1, self.num_steps // 2)
+        interval = min(half, steps_of(self.options.interval, self.num_steps))
+        self.targets = target_sparsities(self.sparsity, num_steps=self.num_steps, interval=interval)
         self.kept = all_kept(self.weights)
 
     @property
@@ -65,9 +69,8 @@ class GradualMagnitudePruning(MaskedForward):
                     weight.grad.mul_(self.kept[name])
 
     def after_step(self, step: int, optimizer: torch.optim.Optimizer) -> None:
-        epoch, rest = divmod(step + 1, self.steps_per_epoch)
-        if rest == 0 and epoch in self.targets:
-            set_(self.kept, self._pruned_to(self.targets[epoch]))
+        if step + 1 in self.targets:
+            set_(self.kept, self._pruned_to(self.targets[step + 1]))
             forget_momentum_(optimizer, self.weights, self.kept)
             if not self.options.recover:
                 zero_(self.weights, self.kept)
@@ -78,12 +81,4 @@ class GradualMagnitudePruning(MaskedForward):
         return self._pruned_to(self.sparsity)
 
     def _pruned_to(self, sparsity: float) -> Masks:
-        if self.options.recover:
-            return self.largest(sparsity)
-        return prune_weights(
-            self.weights,
-            self.kept,
-            sparsity=sparsity,
-            allocation=self.options.allocation,
-            network=self.network,
-        )
+        return self.largest(sparsity, among=None if self.options.recover else self.kept)

@@ -7,7 +7,12 @@ layers, gets its gradient; the others only decay,
     z <- beta z + eta w + B dL/dw,    w <- w - alpha z,
 
 `B` being that selection, `eta` the weight decay, `beta` a momentum of about .99. What has decayed
-to almost nothing is removed at the end. Biases and normalisation layers train as usual.
+to almost nothing is removed at the end. Biases and normalisation layers train as usual. As in the
+paper there is no Nesterov momentum for the weights. With 630 steps, small_cnn, fashion_mini,
+sparsity .95 and one seed, `beta` .99 and `eta` .005 gave 83.3 % validation accuracy (84.8 with
+Nesterov), `beta` .9 and `eta` .01 81.5 (81.8).
+
+Unlike here, the paper starts from a trained network.
 """
 
 from __future__ import annotations
@@ -28,7 +33,8 @@ class GlobalSparseMomentum(Sparsifier):
         if name not in self.weights:
             return {}
         own = {"momentum": self.options.momentum, "weight_decay": self.options.weight_decay}
-        return {key: value for key, value in own.items() if value is not None}
+        given = {key: value for key, value in own.items() if value is not None}
+        return {**given, "nesterov": False}
 
     @torch.no_grad()
     def after_gradients(self, step: int) -> None:

@@ -114,14 +114,12 @@ def _make_sparsifier(
     if options is None or not stage.is_dense:
         silenced = _silenced(experiment, stage, model, masks, dataset, worker)
         return FixedMasks(model, masks, silenced=silenced, weight_decay=weight_decay)
-    steps_per_epoch = num_steps_per_epoch(experiment, dataset)
     return make_sparsifier(
         options,
         model,
         {name: masks[name] for name in not_ignored(masks, stage.ignore)},
         sparsity=stage.sparsity or 0.0,
-        num_steps=stage.epochs * steps_per_epoch,
-        steps_per_epoch=steps_per_epoch,
+        num_steps=stage.epochs * num_steps_per_epoch(experiment, dataset),
         weight_decay=weight_decay,
         seed=derive_seed(experiment.seed, "sparsifier"),
     )

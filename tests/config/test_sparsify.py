@@ -12,7 +12,7 @@ def test_every_method_has_options_and_a_name():
 
 
 def test_the_method_says_which_options_there_are():
-    assert SPARSIFY.validate_python({"method": "rigl", "interval": 20}) == RigL(interval=20)
+    assert SPARSIFY.validate_python({"method": "rigl", "interval": 0.02}) == RigL(interval=0.02)
     with pytest.raises(ValidationError, match="theta_init"):
         SPARSIFY.validate_python({"method": "gmp", "theta_init": -3})
 

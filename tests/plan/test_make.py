@@ -80,13 +80,6 @@ def test_ft_after_a_run_that_decays_to_zero_is_an_error():
         plan_of(dense={"schedule": "linear"}, retrain={"schedule": "ft"})
 
 
-def test_a_run_shorter_than_its_method_needs_is_an_error():
-    sparsify = {"method": "gmp", "interval": 5}
-    with pytest.raises(ValueError, match="10 epochs and more, got 9"):
-        plan_of(dense={"epochs": 9, "sparsify": sparsify}, prune={"cycles": 0})
-    assert plan_of(dense={"epochs": 10, "sparsify": sparsify}, prune={"cycles": 0})
-
-
 def test_patterns_to_ignore_reach_the_cycles_and_a_dense_run_that_sparsifies():
     prune = {"ignore": ["conv1"], "cycles": 2}
     assert [s.ignore for s in plan_of(prune=prune)] == [(), ("conv1",), ("conv1",)]

@@ -3,12 +3,10 @@
 import pytest
 
 from rayprune.config import Experiment
-from rayprune.config.sparsify import Gmp, Str
 from rayprune.plan import (
     cycle_epochs,
     make_plan,
     method_name,
-    shortest_run,
 )
 
 
@@ -69,9 +67,3 @@ def test_a_budget_is_spent_exactly_also_with_rewinding():
     wanted = experiment(**fields, prune={"rewind": {"epoch": 4}, "cycles": 3})
     assert cycle_epochs(wanted) == (3, 3, 4)
     assert sum(stage.epochs for stage in make_plan(wanted)) == 20
-
-
-def test_gmp_needs_two_intervals():
-    assert shortest_run(Gmp(interval=20)) == 40
-    assert shortest_run(Gmp()) == 2
-    assert shortest_run(Str()) == 1

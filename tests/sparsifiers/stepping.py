@@ -42,7 +42,6 @@ def begin(
     *,
     sparsity: float = 0.5,
     num_steps: int = 8,
-    steps_per_epoch: int = 1,
     lr: float = 0.1,
     weight_decay: float = 0.0,
     momentum: float = 0.0,
@@ -57,7 +56,6 @@ def begin(
         masks,
         sparsity=sparsity,
         num_steps=num_steps,
-        steps_per_epoch=steps_per_epoch,
         weight_decay=weight_decay,
         seed=0,
     )

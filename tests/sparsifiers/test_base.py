@@ -5,23 +5,39 @@ import torch
 from stepping import ByHand, Training, begin
 from torch import nn
 
-from rayprune.config.sparsify import Cs, Dnw, Dpf, Dst, Gmp, Gsm, Lc, RigL, Str
+from rayprune.config.sparsify import (
+    AcDc,
+    Cs,
+    Dnw,
+    Dpf,
+    Dst,
+    Gmp,
+    GraNet,
+    Gsm,
+    Lc,
+    RigL,
+    Str,
+)
 from rayprune.pruning.masks import num_pruned, num_weights
 from rayprune.sparsifiers import METHODS
 
 # Intervals that do not end with the epochs of `EPOCHS` x `STEPS`: what is kept must be stored.
 OPTIONS = {
-    "gmp": Gmp(interval=1),
-    "gmp, no recovery": Gmp(interval=1, recover=False),
-    "gmp, erk": Gmp(interval=1, allocation="erk"),
+    "gmp": Gmp(interval=0.2),
+    "gmp, no recovery": Gmp(interval=0.2, recover=False),
+    "gmp, erk": Gmp(interval=0.2, allocation="erk"),
     "gsm": Gsm(momentum=0.9, weight_decay=0.05),
-    "lc": Lc(weight_decay=0.3),
-    "dpf": Dpf(interval=5),
+    "lc": Lc(mu=0.1, growth=10.0, interval=5 / 32),
+    "dpf": Dpf(interval=5 / 32),
     "dnw": Dnw(),
     "str": Str(theta_init=-3.0),
     "cs": Cs(mask_init=0.0, beta_final=500.0),
+    "cs, in rounds": Cs(mask_init=0.01, beta_final=500.0, rounds=3, rewind=0.3),
     "dst": Dst(penalty=0.01),
-    "rigl": RigL(interval=3),
+    "rigl": RigL(interval=3 / 32),
+    "acdc": AcDc(),
+    "acdc, sparse from the start": AcDc(warmup=0.0, phase=0.2, allocation="erk"),
+    "granet": GraNet(interval=3 / 32),
 }
 WITH_GOAL = [name for name, options in OPTIONS.items() if hasattr(options, "sparsity")]
 STEPS, EPOCHS = 8, 4
@@ -56,7 +72,6 @@ def begin_made(options) -> Training:
         made_model(),
         sparsity=0.8,
         num_steps=STEPS * EPOCHS,
-        steps_per_epoch=STEPS,
         lr=0.05,
         weight_decay=5e-3,
         momentum=0.9,
@@ -137,9 +152,10 @@ def test_the_loop_may_hold_on_to_the_masks(options):
 
 @every_method
 def test_weight_decay_is_applied_once(options):
-    options = options.model_copy(update=dict.fromkeys({"weight_decay"} & options.model_fields_set))
+    own = {"weight_decay", "mu"} & options.model_fields_set
+    options = options.model_copy(update=dict.fromkeys(own))
     case = ByHand([[1.0, 2.0, 3.0, 4.0]] * 3)
-    training = case.begin(options, num_steps=400, steps_per_epoch=100, lr=0.1, weight_decay=0.5)
+    training = case.begin(options, num_steps=400, lr=0.1, weight_decay=0.5)
     trained = training.sparsifier.weights["0.weight"]
     before = trained.detach().clone()
 
@@ -165,7 +181,7 @@ def test_decay_of_weights_alone_leaves_out_biases_and_normalisation(options):
 
 @every_method
 def test_the_state_of_another_method_is_refused(options):
-    other = RigL() if options.method in ("gsm", "lc", "dnw", "str", "cs", "dst") else Str()
+    other = RigL() if options.method in ("gsm", "dnw", "str", "cs", "dst") else Str()
     with pytest.raises(ValueError, match=f"must be of method '{options.method}'"):
         begin_made(options).sparsifier.load_state(begin_made(other).sparsifier.state())
 

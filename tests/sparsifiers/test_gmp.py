@@ -1,5 +1,6 @@
 import pytest
 import torch
+from pydantic import ValidationError
 from stepping import ByHand
 
 from rayprune.config.sparsify import Gmp
@@ -8,7 +9,7 @@ from rayprune.sparsifiers.gmp import target_sparsities
 
 
 def test_sequence_of_the_paper_set_up():
-    targets = target_sparsities(0.9, epochs=200, interval=20)
+    targets = target_sparsities(0.9, num_steps=200, interval=20)
 
     assert list(targets) == [20, 40, 60, 80, 100, 120, 140, 160, 180]
     assert list(targets.values()) == pytest.approx(
@@ -17,20 +18,27 @@ def test_sequence_of_the_paper_set_up():
 
 
 def test_the_last_prune_step_reaches_the_goal_and_training_goes_on_after_it():
-    for epochs in range(2, 60):
-        for interval in range(1, epochs // 2 + 1):
-            targets = target_sparsities(0.95, epochs=epochs, interval=interval)
-            assert max(targets) <= epochs - interval
+    for num_steps in range(2, 60):
+        for interval in range(1, num_steps // 2 + 1):
+            targets = target_sparsities(0.95, num_steps=num_steps, interval=interval)
+            assert max(targets) <= num_steps - interval
             assert targets[max(targets)] == 0.95
             assert sorted(targets.values()) == list(targets.values())
 
 
-def test_an_interval_that_leaves_no_prune_step_is_refused():
-    with pytest.raises(ValueError, match=r"interval must be at most half .* 3 epochs, got 2"):
-        target_sparsities(0.9, epochs=3, interval=2)
+def test_half_of_any_run_leaves_a_prune_step():
+    for num_steps in (2, *range(4, 20)):
+        training = ByHand([1.0, 2.0]).begin(Gmp(interval=0.5), num_steps=num_steps)
+        assert list(training.sparsifier.targets) == [num_steps // 2]
+    assert ByHand([1.0, 2.0]).begin(Gmp(), num_steps=1).sparsifier.targets == {}
 
 
-# Four epochs of one step, goal .5: targets .352, .481, .5, so 1, 2 and 2 of 4 weights are masked.
+def test_an_interval_over_half_of_the_run_is_refused():
+    with pytest.raises(ValidationError, match=r"less than or equal to 0\.5"):
+        Gmp(interval=0.6)
+
+
+# Four steps, goal .5: targets .352, .481, .5, so 1, 2 and 2 of 4 weights are masked.
 STEPS = ([0.0, 0, 0, 0], [0.0, 0, 1.5, 9], [0.0, 2.8, 9, 9], [0.5, 0, 9, 0])
 
 
@@ -47,7 +55,7 @@ STEPS = ([0.0, 0, 0, 0], [0.0, 0, 1.5, 9], [0.0, 2.8, 9, 9], [0.5, 0, 9, 0])
 )
 def test_masked_weights_get_no_gradient_and_may_recover(recover, after, shipped):
     case = ByHand([4.0, 3.0, 2.0, 1.0])
-    training = case.begin(Gmp(interval=1, recover=recover), num_steps=4, lr=1.0)
+    training = case.begin(Gmp(interval=0.25, recover=recover), num_steps=4, lr=1.0)
     masked = []
     for step, gradient in enumerate(STEPS):
         training.step(step, case.loss(gradient))
@@ -63,7 +71,7 @@ def test_masked_weights_get_no_gradient_and_may_recover(recover, after, shipped)
 
 def test_a_prune_step_stops_the_momentum_of_masked_weights():
     case = ByHand([4.0, 3.0, 2.0, 1.0])
-    training = case.begin(Gmp(interval=1), num_steps=4, lr=0.01, momentum=0.9)
+    training = case.begin(Gmp(interval=0.25), num_steps=4, lr=0.01, momentum=0.9)
     for step in range(3):
         training.step(step, case.loss([1.0, 1.0, 1.0, 1.0]))
 
@@ -73,5 +81,5 @@ def test_a_prune_step_stops_the_momentum_of_masked_weights():
 
 
 def test_the_default_interval_is_a_tenth_of_the_run():
-    training = ByHand([1.0, 2.0]).begin(Gmp(), num_steps=40, steps_per_epoch=1)
+    training = ByHand([1.0, 2.0]).begin(Gmp(), num_steps=40)
     assert list(training.sparsifier.targets) == list(range(4, 37, 4))

@@ -25,3 +25,11 @@ def test_momentum_and_decay_of_its_own_for_prunable_weights_alone():
     assert weights["params"] == [case.layer.weight]
     assert (weights["momentum"], weights["weight_decay"]) == (0.99, 0.03)
     assert (others["momentum"], others["weight_decay"]) == (0.9, 0.5)
+
+
+def test_no_nesterov_for_prunable_weights():
+    case = ByHand([1.0, 2.0])
+    case.model.append(torch.nn.BatchNorm1d(1))
+    groups = case.begin(Gsm()).sparsifier.parameter_groups()
+    optimizer = torch.optim.SGD(groups, lr=0.1, momentum=0.9, nesterov=True)
+    assert [group["nesterov"] for group in optimizer.param_groups] == [False, True]

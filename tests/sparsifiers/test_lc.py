@@ -1,3 +1,4 @@
+import pytest
 import torch
 from stepping import ByHand
 
@@ -6,7 +7,7 @@ from rayprune.config.sparsify import Lc
 
 def test_only_the_smallest_half_decays():
     case = ByHand([1.0, -2.0, 0.5, 3.0])
-    training = case.begin(Lc(), lr=0.1, weight_decay=0.5)
+    training = case.begin(Lc(interval=0.125), lr=0.1, weight_decay=0.5)
 
     training.step(0, case.loss([2.0, 0.1, -1.0, 0.5]))
 
@@ -17,9 +18,26 @@ def test_only_the_smallest_half_decays():
 def test_its_own_decay_does_not_change_that_of_other_parameters():
     case = ByHand([1.0, 2.0])
     case.model.append(torch.nn.BatchNorm1d(1))
-    training = case.begin(Lc(weight_decay=0.25), lr=0.1, weight_decay=0.5)
+    training = case.begin(Lc(mu=0.25), lr=0.1, weight_decay=0.5)
 
     training.step(0, lambda: case.loss([0.0, 0.0])() + 0 * case.model[1].weight.sum())
 
     torch.testing.assert_close(case.layer.weight[0], torch.tensor([1 - 0.1 * 0.25, 2]))
     torch.testing.assert_close(case.model[1].weight, torch.tensor([1 - 0.1 * 0.5]))
+
+
+def test_the_pull_grows_geometrically_from_one_choice_to_the_next():
+    options = Lc(mu=0.1, growth=8.0, interval=0.25)
+    sparsifier = ByHand([1.0, 2.0]).begin(options, num_steps=8).sparsifier
+    mus = [sparsifier.mu(step) for step in range(8)]
+    assert mus == pytest.approx([0.1, 0.1, 0.2, 0.2, 0.4, 0.4, 0.8, 0.8])
+
+
+def test_the_largest_are_chosen_anew_at_the_next_interval_only():
+    case = ByHand([1.0, 2.0])
+    training = case.begin(Lc(mu=0.5, growth=1.0, interval=0.25), num_steps=8, lr=0.1)
+    training.step(0, case.loss([-20.0, 0.0]))  # now 2.95 (1 + 2 - .05) and 2
+    training.step(1, case.loss([0.0, 0.0]))  # still the first one decays
+    torch.testing.assert_close(case.layer.weight[0], torch.tensor([2.95 * 0.95, 2.0]))
+    training.step(2, case.loss([0.0, 0.0]))
+    torch.testing.assert_close(case.layer.weight[0], torch.tensor([2.95 * 0.95, 1.9]))

@@ -31,7 +31,6 @@ def train_all(rank: int, address: str) -> None:
             made_model(),
             sparsity=0.8,
             num_steps=STEPS * EPOCHS,
-            steps_per_epoch=STEPS,
             weight_decay=5e-3,
             momentum=0.9,
         )

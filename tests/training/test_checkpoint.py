@@ -27,8 +27,8 @@ def made(seed):
     model = small_net(10, 3).to(memory_format=torch.channels_last)
     names = prunable(model)
     masks = {name: torch.ones_like(model.get_parameter(name), dtype=torch.bool) for name in names}
-    numbers = dict(sparsity=0.5, num_steps=100, steps_per_epoch=10, weight_decay=0.0)
-    sparsifier = make_sparsifier(RigL(interval=3), model, masks, seed=seed, **numbers)
+    numbers = dict(sparsity=0.5, num_steps=100, weight_decay=0.0)
+    sparsifier = make_sparsifier(RigL(interval=0.03), model, masks, seed=seed, **numbers)
     return model, SGD(sparsifier.parameter_groups(), lr=0.1, momentum=0.9), sparsifier
 
 
