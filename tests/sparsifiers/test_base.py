@@ -190,7 +190,7 @@ def test_the_state_of_another_method_is_refused(options):
 def test_uniform_plus_spares_no_other_layer_where_the_first_is_ignored(recover):
     model = made_model()
     rest = {n: torch.ones_like(model.get_parameter(n)) > 0 for n in ("3.weight", "7.weight")}
-    options = Gmp(interval=1, recover=recover, allocation="uniform_plus")
+    options = Gmp(interval=0.5, recover=recover, allocation="uniform_plus")
     sparsifier = METHODS["gmp"](options, model, rest, sparsity=0.5, num_steps=STEPS)
     masks = sparsifier.final_masks()
     assert [num_pruned({name: mask}) for name, mask in masks.items()] == [81, 192]
