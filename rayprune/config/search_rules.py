@@ -53,9 +53,8 @@ SET_BY_US = {
 def check_name(name: str, known: Sequence[str], kind: str) -> None:
     """Raises a ``ValueError`` that names the nearest, and all that there are."""
     if name not in known:
-        near = difflib.get_close_matches(name.lower(), known, 1)
-        hint = f" Did you mean {near[0]}?" if near else ""
-        raise ValueError(f"no {kind} {name!r}.{hint} There are {', '.join(known)}")
+        there = f"There are {', '.join(known)}"
+        raise ValueError(f"no {kind} {name!r}.{_near(name, known)} {there}")
 
 
 def check_scheduler_name(name: str) -> None:
@@ -89,7 +88,8 @@ def check_metrics(given: Any, known: Sequence[str]) -> None:
 
 def check_search(search: Search) -> None:
     """Raises a ``ValueError`` with a line for every rule that is broken."""
-    mistakes = [*_of_metrics(search), *_of_algorithm(search), *_of_expressions(search)]
+    rules = (_of_metrics, _of_algorithm, _of_expressions, _of_reference)
+    mistakes = [mistake for rule in rules for mistake in rule(search)]
     if mistakes:
         raise ValueError("\n".join(mistakes))
 
@@ -158,6 +158,45 @@ def _of_algorithm(search: Search) -> Iterator[str]:
             f"nobody knows before {algorithm.name} proposes it. "
             "Write scheduler: {name: hyperband, max_t: …}"
         )
+
+
+def _of_reference(search: Search) -> Iterator[str]:
+    reference = search.reference
+    if reference is None:
+        return
+    searched = list(dict.fromkeys(name for space in search.all_spaces for name in space))
+    if not reference:
+        yield "reference is empty. Write such as reference: {retrain.schedule: allr}, or leave out"
+    for name, value in reference.items():
+        if name == "seed":
+            yield "reference.seed: a setting is compared over all its seeds. Leave it out"
+        elif name not in searched:
+            there = f"Searched are {', '.join(searched)}" if searched else "Nothing is searched"
+            yield f"reference.{name}: no searched dimension {name}.{_near(name, searched)} {there}"
+        else:
+            yield from _of_reference_value(search, name, value)
+
+
+def _of_reference_value(search: Search, name: str, value: Any) -> Iterator[str]:
+    """A value that no setting can have, where all that there are are listed."""
+    dimensions = [space[name] for space in search.all_spaces if name in space]
+    lists = [list(d.grid or d.cases or d.choice or ()) for d in dimensions]
+    is_everywhere = len(dimensions) == len(search.all_spaces)
+    may_be_unset = not is_everywhere or any(d.when is not None for d in dimensions)
+    options = [option for listed in lists for option in listed]
+    if not all(lists) or value in options or (value is None and may_be_unset):
+        return
+    words = list(dict.fromkeys(map(str, options)))
+    yield (
+        f"reference.{name} must be one of {', '.join(words)}, got {value!r}."
+        f"{_near(str(value), words)}"
+    )
+
+
+def _near(word: str, known: Sequence[str]) -> str:
+    near = {option.lower(): option for option in known}
+    matches = difflib.get_close_matches(word.lower(), near, 1)
+    return f" Did you mean {near[matches[0]]}?" if matches else ""
 
 
 def _of_expressions(search: Search) -> Iterator[str]:
