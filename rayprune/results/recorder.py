@@ -183,6 +183,9 @@ class Recorder:
             executed_epochs=progress.executed_epochs,
             unique_epochs=self._epochs.unique,
             naive_epochs=self._epochs.naive,
+            reference=self.study.search.reference or {},
+            tuned=(),
+            tuning_epochs=0,
         )
 
     @property
