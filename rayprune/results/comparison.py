@@ -262,14 +262,28 @@ class Comparison:
             return []
         return [s for s in self._kept(setting.goal) if s is not setting]
 
-    def reference(self, level: float) -> Setting | None:
-        """What settings of a goal sparsity are compared with; None if no setting is.
+    @cached_property
+    def references(self) -> Mapping[float, Setting]:
+        """Goal sparsity -> what its settings are compared with; none where no setting fits.
 
         It is the one that the study names (`search.reference`), the best by the metric of several,
         or the best of all where it names none.
         """
         wanted = self.summary.reference
-        return next((s for s in self._kept(level) if _has(s.finals[0], wanted)), None)
+        fitting = {
+            level: [s for s in self._kept(level) if _has(s.finals[0], wanted)]
+            for level in self.levels
+        }
+        return {level: settings[0] for level, settings in fitting.items() if settings}
+
+    def reference(self, level: float) -> Setting | None:
+        """What settings of a goal sparsity are compared with; None if no setting is."""
+        return self.references.get(round(level, 4))
+
+    @cached_property
+    def has_intervals(self) -> bool:
+        """Whether something can be said about chance: two seeds or more of some difference."""
+        return any(difference.interval for difference in self._differences.values())
 
     def differences_to(self, reference: Setting) -> list[tuple[Setting, Difference | None]]:
         """Its equals with their differences to it; Holm's correction is over all of these."""
@@ -314,8 +328,7 @@ class Comparison:
     @cached_property
     def _differences(self) -> Mapping[int, Difference]:
         """By the setting's identity."""
-        references = filter(None, map(self.reference, self.levels))
-        pairs = (pair for reference in references for pair in self.differences_to(reference))
+        pairs = (pair for r in self.references.values() for pair in self.differences_to(r))
         return {id(setting): difference for setting, difference in pairs if difference}
 
 

@@ -7,7 +7,6 @@ from dataclasses import replace
 from typing import Any
 
 import made_studies as made
-import pyarrow as pa
 import pytest
 
 from rayprune.results.comparison import Comparison
@@ -171,35 +170,8 @@ def test_the_reference_travels_with_the_table() -> None:
     assert read_metadata(make_table([], {}, summary))[0] == summary
 
 
-# Tries: each method with two rates on seed 7, and what was reported with the better one.
-
-
-def tuned_study() -> pa.Table:
-    trials, phases = [], []
-    for schedule, rates in {"allr": (0.1, 0.2), "slr": (0.4, 0.3)}.items():
-        for lr, lost in zip(rates, (0.03, 0.001), strict=True):
-            trials.append(try_of(schedule, lr, 7, lost))
-            phases += ["tune"] * 2
-        for seed in (0, 1, 2):
-            trials.append(try_of(schedule, rates[1], seed, 0.01 + seed / 1000))
-            phases += ["report"] * 2
-    searched = ["retrain.schedule", "optim.lr", "seed"]
-    table = made.table_of(trials, searched, tuned=("optim.lr",), tuning_epochs=46)
-    return table.append_column("phase", pa.array(phases)).replace_schema_metadata(
-        table.schema.metadata
-    )
-
-
-def try_of(schedule: str, lr: float, seed: int, lost: float) -> made.TrialOutcome:
-    values = {"retrain.schedule": schedule, "optim.lr": lr, "seed": seed}
-    trial = made.imp(
-        f"{schedule}-{lr}-{seed}", values, schedule=schedule, seed=seed, points_lost=lost
-    )
-    return made.renamed(trial)
-
-
 def test_tries_are_no_result() -> None:
-    comparison = Comparison.from_table(tuned_study())
+    comparison = Comparison.from_table(made.tuned())
     assert {row["seed"] for row in comparison.rows} == {0, 1, 2}
     assert {row["seed"] for s in comparison.settings for row in s.rows} == {0, 1, 2}
     assert comparison.dense is not None and comparison.dense.num_seeds == 3
@@ -208,7 +180,7 @@ def test_tries_are_no_result() -> None:
 
 
 def test_what_was_chosen_neither_groups_nor_names_settings() -> None:
-    comparison = Comparison.from_table(tuned_study())
+    comparison = Comparison.from_table(made.tuned())
     assert {s.label for s in comparison.settings} == {"ALLR with 1 epoch", "SLR with 1 epoch"}
     for setting in comparison.settings:
         rates = sorted(row["optim.lr"] for row in comparison.tries_of(setting))
