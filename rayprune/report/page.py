@@ -104,6 +104,8 @@ def cards(comparison: Comparison) -> list[dict[str, str]]:
     if comparison.dense:
         made.append(_dense_card(comparison, comparison.dense))
     counts = [counted(len(comparison.settings), "setting"), *counts_without_result(comparison)]
+    tries = len(comparison.tries)
+    counts += ["1 try" if tries == 1 else f"{tries} tries"] if tries else []
     finished = counted(len(comparison.trials("finished")), "trial")
     return [*made, {"title": "Finished", "value": finished, "text": ", ".join(counts)}]
 

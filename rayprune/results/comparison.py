@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
-import json
 import math
 import statistics
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
 
 import pyarrow as pa
 
 from rayprune.results.front import undominated
+from rayprune.results.grouping import (
+    against_dense,
+    by_trial,
+    distinctly_labelled,
+    goal_of,
+    grouped,
+    has_values,
+    values_of,
+)
 from rayprune.results.labels import (
     Row,
     colour_field,
@@ -95,7 +103,9 @@ class Comparison:
         """The tries that chose the setting's values."""
         fields = _setting_fields(self)
         return [
-            row for row in self.tries if _values(row, fields) == _values(setting.finals[0], fields)
+            row
+            for row in self.tries
+            if values_of(row, fields) == values_of(setting.finals[0], fields)
         ]
 
     @cached_property
@@ -271,7 +281,7 @@ class Comparison:
         """
         wanted = self.summary.reference
         fitting = {
-            level: [s for s in self._kept(level) if _has(s.finals[0], wanted)]
+            level: [s for s in self._kept(level) if has_values(s.finals[0], wanted)]
             for level in self.levels
         }
         return {level: settings[0] for level, settings in fitting.items() if settings}
@@ -335,82 +345,23 @@ class Comparison:
 def _settings(comparison: Comparison) -> tuple[Setting, ...]:
     fields, tuned = _setting_fields(comparison), comparison.summary.tuned
     varied = [f for f in fields if len({repr(row.get(f)) for row in comparison.finals}) > 1]
-    groups = _grouped(comparison.finals, fields)
+    groups = grouped(comparison.finals, fields)
     colour_by = colour_field([row for finals in groups for row in finals], varied, tuned)
-    dense, rows = _best_dense(comparison), _by_trial(comparison.rows)
+    dense, rows = _best_dense(comparison), by_trial(comparison.rows)
     made = [
         Setting(
             label=label_of(finals[0], varied, tuned),
             series=phrase(colour_by, finals[0].get(colour_by))
             if colour_by
             else name_of(finals[0], varied, tuned),
-            goal=_goal(finals[0]),
+            goal=goal_of(finals[0]),
             finals=tuple(finals),
             rows=tuple(row for final in finals for row in rows[final["trial"]]),
-            **_against_dense(comparison.metric, finals, rows, dense),
+            **against_dense(comparison.metric, finals, rows, dense),
         )
         for finals in groups
     ]
-    return tuple(sorted(_told_apart(made), key=lambda s: _best_first(comparison, s)))
-
-
-def _setting_fields(comparison: Comparison) -> list[str]:
-    """The searched fields in which settings differ: not what was chosen for each of them."""
-    others = {"seed", "phase", *comparison.summary.tuned}
-    return [name for name in comparison.summary.searched if name not in others]
-
-
-def _values(row: Row, fields: Sequence[str]) -> tuple[str, ...]:
-    return tuple(repr(row.get(name)) for name in fields)
-
-
-def _has(row: Row, wanted: Mapping[str, Any]) -> bool:
-    """Whether a row has these values, as they are or as the text of a column of mixed kinds."""
-    return all(row.get(name) in (value, json.dumps(value)) for name, value in wanted.items())
-
-
-def _grouped(finals: Sequence[Row], fields: Sequence[str]) -> list[list[Row]]:
-    """Finals with equal fields, in the order of the table."""
-    groups: dict[tuple[str, ...], list[Row]] = defaultdict(list)
-    for row in finals:
-        group = groups[_values(row, fields)]
-        # The same snapshot is one result, however many trials ended in it.
-        if all(row["key"] != other["key"] for other in group):
-            group.append(row)
-    return list(groups.values())
-
-
-def _by_trial(rows: Sequence[Row]) -> Mapping[str, Sequence[Row]]:
-    trials: dict[str, list[Row]] = defaultdict(list)
-    for row in rows:
-        trials[row["trial"]].append(row)
-    return trials
-
-
-def _goal(row: Row) -> float | None:
-    goal = row.get("goal_sparsity") or row.get("prune.sparsity")
-    return None if goal is None else round(goal, 6)
-
-
-def _against_dense(
-    metric: str,
-    finals: Sequence[Row],
-    rows: Mapping[str, Sequence[Row]],
-    reference: Mapping[int, Row],
-) -> dict[str, Mean | None]:
-    """The finals against the dense run of each one's own trial, or else that of its seed."""
-    own = {row["trial"]: d for row in finals for d in rows[row["trial"]] if is_dense(d)}
-    pairs = [
-        (row[metric], dense[metric])
-        for row in finals
-        if (dense := own.get(row["trial"]) or reference.get(row.get("seed", 0)))
-        and row[metric] is not None
-        and dense[metric] is not None
-    ]
-    return {
-        "dense": mean_of(dense for _, dense in pairs),
-        "change": mean_of(value - dense for value, dense in pairs),
-    }
+    return tuple(sorted(distinctly_labelled(made), key=lambda s: _best_first(comparison, s)))
 
 
 def _best_first(comparison: Comparison, setting: Setting) -> tuple[float, ...]:
@@ -447,15 +398,10 @@ def _best_dense(comparison: Comparison) -> Mapping[int, Row]:
     return max(groups.values(), key=quality, default={})
 
 
-def _told_apart(settings: Sequence[Setting]) -> list[Setting]:
-    """Labels that two settings share get the trial's name."""
-    shared = Counter((s.label, s.goal) for s in settings)
-    return [
-        replace(s, label=f"{s.label} (trial {s.finals[0]['trial']})")
-        if shared[s.label, s.goal] > 1
-        else s
-        for s in settings
-    ]
+def _setting_fields(comparison: Comparison) -> list[str]:
+    """The searched fields in which settings differ: not what was chosen for each of them."""
+    others = {"seed", "phase", *comparison.summary.tuned}
+    return [name for name in comparison.summary.searched if name not in others]
 
 
 def _without_nan(row: dict[str, Any]) -> dict[str, Any]:

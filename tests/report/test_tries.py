@@ -61,4 +61,5 @@ def test_the_page_has_a_section_of_what_was_tried() -> None:
     assert tries_caption(comparison) in text
     assert "by the validation accuracy of its tries, on seeds of their own" in text
     assert "and tuning took 52 epochs." in text
+    assert "10 trials</b><p>2 settings, 4 tries" in page
     assert "What was tried" not in render_page(Comparison.from_table(made.cycles()), (), "")
