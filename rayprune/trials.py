@@ -102,6 +102,12 @@ def num_settings(study: Study) -> int:
     return len(_settings(study))
 
 
+def tuned_names(study: Study) -> tuple[str, ...]:
+    """The dimensions whose values are chosen for each setting; none of a study without tuning."""
+    spaces = study.search.tune.all_spaces.values() if study.search.tune else ()
+    return tuple(dict.fromkeys(name for space in spaces for name in space))
+
+
 def num_reports(study: Study) -> int:
     """How many trials follow on the tries of a study that tunes, if no setting fails as a whole."""
     return num_settings(study) * len(study.search.seeds) if study.search.tune else 0

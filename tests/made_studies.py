@@ -195,7 +195,7 @@ def schedules_grid(*others: TrialOutcome, **summary: Any) -> pa.Table:
     return table_of([*trials, *others], ["retrain.schedule", "retrain.epochs"], **summary)
 
 
-def equal_budget() -> pa.Table:
+def equal_budget(**summary: Any) -> pa.Table:
     """10 methods x 3 sparsities x 3 seeds at 15 epochs each; DST misses its goal."""
     trials = []
     points = [(m, s, seed) for m in METHOD_LOSS for s in (0.9, 0.95, 0.98) for seed in range(3)]
@@ -210,7 +210,7 @@ def equal_budget() -> pa.Table:
                 f"{n:02d}", values, method=method, sparsity=sparsity, seed=seed, reached=reached
             )
         trials.append(trial)
-    return table_of(trials, ["method", "prune.sparsity", "seed"])
+    return table_of(trials, ["method", "prune.sparsity", "seed"], **summary)
 
 
 def schedules_and_sparsities(seeds: int = 3) -> pa.Table:
@@ -250,6 +250,25 @@ def cycles() -> pa.Table:
 def one_trial(cycles: int = 1) -> pa.Table:
     """What ``rayprune.train`` leaves: nothing was searched."""
     return table_of([imp("0", {}, epochs=2, cycles=cycles)], [])
+
+
+def tuned() -> pa.Table:
+    """Two rates of each schedule tried on seed 7; the second was better, and ran on 3 seeds."""
+    trials, phases = [], []
+    for schedule, rates in {"allr": (0.1, 0.2), "slr": (0.4, 0.3)}.items():
+        points = [(lr, 7, lost, "tune") for lr, lost in zip(rates, (0.03, 0.001), strict=True)]
+        points += [(rates[1], seed, 0.01 + seed / 1000, "report") for seed in (0, 1, 2)]
+        for lr, seed, lost, phase in points:
+            values = {"retrain.schedule": schedule, "optim.lr": lr, "seed": seed}
+            name = f"{len(trials)}"
+            trials.append(
+                renamed(imp(name, values, schedule=schedule, seed=seed, points_lost=lost))
+            )
+            phases += [phase] * len(trials[-1].records)
+    searched = ["retrain.schedule", "optim.lr", "seed"]
+    table = table_of(trials, searched, tuned=("optim.lr",), tuning_epochs=52)
+    metadata = table.schema.metadata
+    return table.append_column("phase", pa.array(phases)).replace_schema_metadata(metadata)
 
 
 def random_search(trials: int = 300) -> pa.Table:

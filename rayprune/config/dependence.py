@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from rayprune.config.expression import names
+from rayprune.config.fields import is_field, meant
 
 if TYPE_CHECKING:
     from rayprune.config.study import Dimension
@@ -49,6 +50,20 @@ def paths_set(space: Mapping[str, Dimension], name: str) -> Collection[str]:
     """The paths that a dimension sets: a case's, whose own name is a label, or its name."""
     cases = space[name].cases
     return [name] if cases is None else [path for case in cases.values() for path in case]
+
+
+def mistakes_in(text: str | None, place: str, space: Mapping[str, Dimension]) -> Iterator[str]:
+    """What is wrong with an expression: its grammar, or a name in it."""
+    if text is None:
+        return
+    try:
+        used = names(text)
+    except ValueError as error:
+        yield f"{place}: {error}"
+        return
+    for name in used:
+        if name not in space and not is_field(name):
+            yield f"{place} {text!r}: no field or dimension {name}.{meant(name, space)}"
 
 
 def _append(

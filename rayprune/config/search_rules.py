@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from rayprune.config.dependence import in_order
-from rayprune.config.expression import names
-from rayprune.config.fields import is_field, meant
+from rayprune.config.dependence import in_order, mistakes_in
+from rayprune.config.tuning_rules import mistakes_of_tuning
 
 if TYPE_CHECKING:
-    from rayprune.config.study import Dimension, Search
+    from rayprune.config.study import Search
 
 LISTED = ("grid", "random")
 SEARCHERS = ("optuna", "hyperopt", "bayesopt", "ax", "nevergrad", "zoopt", "hebo")
@@ -53,9 +52,8 @@ SET_BY_US = {
 def check_name(name: str, known: Sequence[str], kind: str) -> None:
     """Raises a ``ValueError`` that names the nearest, and all that there are."""
     if name not in known:
-        near = difflib.get_close_matches(name.lower(), known, 1)
-        hint = f" Did you mean {near[0]}?" if near else ""
-        raise ValueError(f"no {kind} {name!r}.{hint} There are {', '.join(known)}")
+        there = f"There are {', '.join(known)}"
+        raise ValueError(f"no {kind} {name!r}.{_near(name, known)} {there}")
 
 
 def check_scheduler_name(name: str) -> None:
@@ -89,12 +87,8 @@ def check_metrics(given: Any, known: Sequence[str]) -> None:
 
 def check_search(search: Search) -> None:
     """Raises a ``ValueError`` with a line for every rule that is broken."""
-    mistakes = [
-        *_of_metrics(search),
-        *_of_algorithm(search),
-        *_of_expressions(search),
-        *_of_tuning(search),
-    ]
+    rules = (_of_metrics, _of_algorithm, _of_expressions, mistakes_of_tuning, _of_reference)
+    mistakes = [mistake for rule in rules for mistake in rule(search)]
     if mistakes:
         raise ValueError("\n".join(mistakes))
 
@@ -165,64 +159,43 @@ def _of_algorithm(search: Search) -> Iterator[str]:
         )
 
 
-def _of_tuning(search: Search) -> Iterator[str]:
-    tune = search.tune
-    if tune is None:
+def _of_reference(search: Search) -> Iterator[str]:
+    reference = search.reference
+    if reference is None:
         return
-    if not search.seeds:
-        yield "tune reports what it chose on search.seeds, which is empty. Write seeds: [0, 1, 2]"
-    if not tune.seeds:
-        yield "tune.seeds is empty. Write tune: {seeds: [100]}"
-    if both := sorted({*search.seeds} & {*tune.seeds}):
-        yield (
-            f"tune.seeds and seeds share {', '.join(map(str, both))}: what was chosen on a seed "
-            "looks better on it. Write others"
-        )
-    unfit = {
-        "algorithm": search.algorithm.name if search.algorithm.name != "grid" else None,
-        "scheduler": search.scheduler and search.scheduler.name,
-        "within_dense": search.within_dense,
-        "num_samples": search.num_samples if search.num_samples > 1 else None,
-    }
-    for name, value in unfit.items():
-        if value is not None:
-            hint = " Write tune.tries" if name == "num_samples" else ""
-            yield f"{name} {value} and tune do not go together. Leave one out.{hint}"
-    if not any(d.is_drawn for space in tune.all_spaces.values() for d in space.values()):
-        yield (
-            "tune has nothing to draw. Write such as "
-            "tune: {space: {optim.lr: {log_uniform: [0.03, 0.3]}}}"
-        )
-    yield from _of_tuned_spaces(search)
+    searched = list(dict.fromkeys(name for space in search.all_spaces for name in space))
+    if not reference:
+        yield "reference is empty. Write such as reference: {retrain.schedule: allr}, or leave out"
+    for name, value in reference.items():
+        if name == "seed":
+            yield "reference.seed: a setting is compared over all its seeds. Leave it out"
+        elif name not in searched:
+            there = f"Searched are {', '.join(searched)}" if searched else "Nothing is searched"
+            yield f"reference.{name}: no searched dimension {name}.{_near(name, searched)} {there}"
+        else:
+            yield from _of_reference_value(search, name, value)
 
 
-def _of_tuned_spaces(search: Search) -> Iterator[str]:
-    """What is compared is listed, what is tuned is drawn, and cases are named rightly."""
-    assert search.tune is not None
-    listed = {name: d for space in search.all_spaces for name, d in space.items()}
-    drawn = [name for name, dimension in listed.items() if dimension.is_drawn]
-    if drawn:
-        yield (
-            f"space.{drawn[0]}: under tune, space lists what is compared, as grid or cases. "
-            "Write what is drawn into tune.space"
-        )
-    labels = {label for d in listed.values() for label in d.cases or ()}
-    for label in search.tune.spaces:
-        if label not in labels:
-            near = difflib.get_close_matches(label, labels, 1)
-            hint = f" Did you mean {near[0]}?" if near else ""
-            yield f"tune.spaces.{label}: no case has that name.{hint}"
-    for place, space in search.tune.all_spaces.items():
-        every = {**listed, **search.tune.space, **space}
-        for name, dimension in space.items():
-            if dimension.grid is not None or dimension.cases is not None:
-                yield (
-                    f"tune.{place}.{name}: what is tuned is drawn. Write choice, uniform, "
-                    "log_uniform or integers"
-                )
-            for word in ("when", "equals"):
-                text = getattr(dimension, word)
-                yield from _of_text(text, f"tune.{place}.{name}.{word}", every)
+def _of_reference_value(search: Search, name: str, value: Any) -> Iterator[str]:
+    """A value that no setting can have, where all that there are are listed."""
+    dimensions = [space[name] for space in search.all_spaces if name in space]
+    lists = [list(d.grid or d.cases or d.choice or ()) for d in dimensions]
+    is_everywhere = len(dimensions) == len(search.all_spaces)
+    may_be_unset = not is_everywhere or any(d.when is not None for d in dimensions)
+    options = [option for listed in lists for option in listed]
+    if not all(lists) or value in options or (value is None and may_be_unset):
+        return
+    words = list(dict.fromkeys(map(str, options)))
+    yield (
+        f"reference.{name} must be one of {', '.join(words)}, got {value!r}."
+        f"{_near(str(value), words)}"
+    )
+
+
+def _near(word: str, known: Sequence[str]) -> str:
+    near = {option.lower(): option for option in known}
+    matches = difflib.get_close_matches(word.lower(), near, 1)
+    return f" Did you mean {near[matches[0]]}?" if matches else ""
 
 
 def _of_expressions(search: Search) -> Iterator[str]:
@@ -233,7 +206,7 @@ def _of_expressions(search: Search) -> Iterator[str]:
             mistake
             for name, dimension in space.items()
             for word in ("when", "equals")
-            for mistake in _of_text(getattr(dimension, word), f"{place}.{name}.{word}", space)
+            for mistake in mistakes_in(getattr(dimension, word), f"{place}.{name}.{word}", space)
         ]
         yield from mistakes
         if not mistakes:
@@ -245,18 +218,4 @@ def _of_expressions(search: Search) -> Iterator[str]:
     for space in search.tune.all_spaces.values() if search.tune else ():
         every |= space
     for text in search.where:
-        yield from _of_text(text, "where", every)
-
-
-def _of_text(text: str | None, place: str, space: Mapping[str, Dimension]) -> Iterator[str]:
-    """What is wrong with an expression: its grammar, or a name in it."""
-    if text is None:
-        return
-    try:
-        used = names(text)
-    except ValueError as error:
-        yield f"{place}: {error}"
-        return
-    for name in used:
-        if name not in space and not is_field(name):
-            yield f"{place} {text!r}: no field or dimension {name}.{meant(name, space)}"
+        yield from mistakes_in(text, "where", every)

@@ -190,6 +190,9 @@ class Search(Frozen):
     within_dense: Annotated[float, Field(ge=0)] | None = None
     """The question is how sparse: best is the sparsest trial that loses at most this much of the
     metric against its dense run; .01 is one point of accuracy."""
+    reference: dict[str, Any] | None = None
+    """What the report compares all settings with: searched dimension -> its value, such as
+    {method: BIMP}; unset, the setting of each sparsity that is best on the validation split."""
     scheduler: Scheduler | None = None
     """Stops weak trials early: asha, median_stopping_rule, hyperband."""
     max_concurrent: Annotated[int, Field(ge=1)] | None = None

@@ -10,10 +10,11 @@ from rich.table import Table
 from rich.text import Text
 
 from rayprune.report.answer import answer, epochs_sentence, without_result
-from rayprune.report.columns import summary_columns, summary_rows
+from rayprune.report.columns import Column, summary_columns, summary_rows
 from rayprune.results.comparison import Comparison
 from rayprune.results.files import best_folder, provenance_file, report_file, table_file
 from rayprune.results.outcome import Status
+from rayprune.results.setting import Setting
 from rayprune.results.storage import StorageError, modified
 
 GAP = 2  # spaces between columns
@@ -72,17 +73,54 @@ def _print_settings(console: Console, comparison: Comparison) -> None:
     if not settings:
         return
     columns = summary_columns(comparison)
-    lines = [[c.heading for c in columns]]
-    lines += [[_one_line(c.text(s)) for c in columns] for s in settings]
-    widths = [max(map(cell_len, column)) for column in zip(*lines, strict=True)]
-    is_text = [column.is_text for column in columns]
-    if console.is_terminal and sum(widths) + GAP * (len(widths) - 1) > console.width:
+    lines = _lines(columns, settings)
+    if console.is_terminal and _whole_width(lines) > console.width:
+        columns = _fitting(columns, settings, console.width)
+        lines = _lines(columns, settings)
+    widths, is_text = _widths(lines), [column.is_text for column in columns]
+    if console.is_terminal and _whole_width(lines) > console.width:
         console.print(_narrow_table(lines, widths, is_text, console.width))
     else:
         for number, cells in enumerate(lines):
             _print(console, _aligned(cells, widths, is_text), style="" if number else "bold")
     if more := len(comparison.settings) - len(settings):
         _print(console, f"… and {more} more in the report")
+
+
+def _lines(columns: Sequence[Column[Setting]], settings: Sequence[Setting]) -> list[list[str]]:
+    """The headings, and a line for each setting."""
+    rows = [[_one_line(c.text(s)) for c in columns] for s in settings]
+    return [[c.heading for c in columns], *rows]
+
+
+def _widths(lines: Sequence[Sequence[str]]) -> list[int]:
+    return [max(map(cell_len, column)) for column in zip(*lines, strict=True)]
+
+
+def _whole_width(lines: Sequence[Sequence[str]]) -> int:
+    widths = _widths(lines)
+    return sum(widths) + GAP * (len(widths) - 1)
+
+
+def _fitting(
+    columns: Sequence[Column[Setting]], settings: Sequence[Setting], width: int
+) -> list[Column[Setting]]:
+    """The columns without as many as may be left out, the last first, as have no room."""
+    kept = list(columns)
+    for column in [c for c in reversed(columns) if c.may_be_left_out]:
+        lines = _lines(kept, settings)
+        if LEAST_WIDTH + sum(_least_widths(lines)) + len(kept) - 1 <= width:
+            break
+        kept.remove(column)
+    return kept
+
+
+def _least_widths(lines: Sequence[Sequence[str]]) -> list[int]:
+    """Of all columns but the names: headings wrap between words, numbers stay whole."""
+    headings, rows = lines[0], lines[1:]
+    words = [max(map(cell_len, heading.split())) for heading in headings[1:]]
+    cells = [max(map(cell_len, column)) for column in list(zip(*rows, strict=True))[1:]]
+    return [max(pair) for pair in zip(words, cells, strict=True)]
 
 
 def _aligned(cells: Sequence[str], widths: Sequence[int], is_text: Sequence[bool]) -> str:
@@ -99,9 +137,7 @@ def _narrow_table(
 ) -> Table:
     """A table for a narrow terminal: names and headings wrap, numbers stay whole."""
     headings, rows = lines[0], lines[1:]
-    words = [max(map(cell_len, heading.split())) for heading in headings[1:]]
-    cells = [max(map(cell_len, column)) for column in list(zip(*rows, strict=True))[1:]]
-    numbers = [max(pair) for pair in zip(words, cells, strict=True)]
+    numbers = _least_widths(lines)
     left = width - sum(numbers)
     gap = GAP if left - GAP * len(headings) >= LEAST_WIDTH else 1
     first = max(LEAST_WIDTH, min(widths[0], left - gap * len(headings)))

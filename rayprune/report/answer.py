@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
+from rayprune.report.differences import seeds_paired
 from rayprune.report.numbers import (
     change,
     epochs,
@@ -16,7 +17,7 @@ from rayprune.report.numbers import (
     short_change,
     tolerance,
 )
-from rayprune.results.comparison import Comparison
+from rayprune.results.comparison import Comparison, Verdict
 from rayprune.results.labels import counted, metric_name, superlative
 from rayprune.results.outcome import Status
 from rayprune.results.setting import Mean, Setting
@@ -29,6 +30,13 @@ WITHOUT_RESULT: dict[Status, str] = {
     "unfinished": "unfinished",
 }
 
+VERDICTS: dict[Verdict, str] = {
+    "better": "is better than",
+    "alike": "cannot be told apart from",
+    "worse": "is worse than",
+}
+Verdicts = Mapping[Verdict, Sequence[Setting]]
+
 
 def answer(comparison: Comparison) -> str:
     """One sentence: how sparse, with which retraining, at what loss against the dense run.
@@ -37,8 +45,9 @@ def answer(comparison: Comparison) -> str:
     names another, or of the closest one if none is; and of the Pareto front, if there is one.
     """
     counts = ", ".join(counts_without_result(comparison))
-    if not comparison.trials("finished"):
-        return f"No trial has finished{': ' + counts if counts else ''}."
+    if not comparison.finals:
+        what = "No trial but tries" if comparison.tries else "No trial"
+        return f"{what} has finished{': ' + counts if counts else ''}."
     if not comparison.candidates():
         return f"No finished trial has a {metric_name(comparison.metric)}."
     chosen, is_close = recommended(comparison)
@@ -88,7 +97,8 @@ def epochs_sentence(comparison: Comparison) -> str:
     """What was trained, and what sharing equal stages saved."""
     run = f"{counted(comparison.summary.executed_epochs, 'epoch')} run"
     others, saved = epochs_not_run(comparison), epochs_saved(comparison)
-    return "; ".join(filter(None, [", ".join(filter(None, [run, others])), saved]))
+    parts = [", ".join(filter(None, [run, others])), saved, epochs_tuning(comparison)]
+    return "; ".join(filter(None, parts))
 
 
 def epochs_not_run(comparison: Comparison) -> str:
@@ -111,6 +121,12 @@ def epochs_saved(comparison: Comparison) -> str:
     if naive <= unique or comparison.trials("stopped") or comparison.trials("unfinished"):
         return ""
     return f"separate runs would have cost {naive} ({ratio(naive / max(unique, 1))})"
+
+
+def epochs_tuning(comparison: Comparison) -> str:
+    """What tries took; empty without any."""
+    count = comparison.summary.tuning_epochs
+    return f"tuning took {counted(count, 'epoch')}" if count else ""
 
 
 def _lead(comparison: Comparison, chosen: Setting, is_close: bool) -> str:
@@ -155,16 +171,55 @@ def _next_level(comparison: Comparison, chosen: Setting) -> str:
 
 
 def _rivals(comparison: Comparison, chosen: Setting) -> str:
-    """Settings of the same goal that the seeds' spread does not tell from the chosen one."""
-    alike = comparison.alike(chosen)
-    if not alike:
+    """What seeds say of the chosen setting and of the others, against the reference."""
+    reference = comparison.reference(comparison.level(chosen))
+    if reference is None:
         return ""
-    cheapest = min(alike, key=lambda s: s.epochs)
-    if cheapest.epochs < chosen.epochs:
-        cost = f"{epochs(cheapest.epochs)} epochs in all instead of {epochs(chosen.epochs)}"
-        return f"{cheapest.label} is as good within the seeds' spread, for {cost}"
-    others = f" and {len(alike) - 1} more are" if len(alike) > 1 else " is"
-    return f"{alike[0].label}{others} as good within the seeds' spread"
+    verdicts: dict[Verdict, list[Setting]] = defaultdict(list)
+    for setting in comparison.equals_of(reference):
+        if verdict := comparison.verdict(comparison.difference(setting)):
+            verdicts[verdict].append(setting)
+    if reference is chosen:
+        said = _of_reference(reference, verdicts)
+    else:
+        said = _against(reference, chosen, verdicts)
+    if not said:
+        return ""
+    seeds = seeds_paired(comparison, comparison.equals_of(reference))
+    return f"by {metric_name(comparison.compared_by)} {said} (paired, {seeds})"
+
+
+def _of_reference(reference: Setting, verdicts: Verdicts) -> str:
+    """The others' verdicts, turned: where one is worse, the reference is better."""
+    alike = verdicts.get("alike", ())
+    cheapest = min(alike, key=lambda s: s.epochs, default=reference)
+    cost = ""
+    if cheapest.epochs < reference.epochs:
+        cost = f" ({epochs(cheapest.epochs)} epochs in all instead of {epochs(reference.epochs)})"
+        alike = [cheapest, *(s for s in alike if s is not cheapest)]
+    parts = [
+        alike and f"cannot be told apart from {_named(alike, cost)}",
+        (worse := verdicts.get("worse")) and f"is better than {_named(worse)}",
+        (better := verdicts.get("better")) and f"is worse than {_named(better)}",
+    ]
+    said = " and ".join(part for part in parts if part)
+    return f"{reference.label} {said}" if said else ""
+
+
+def _against(reference: Setting, chosen: Setting, verdicts: Verdicts) -> str:
+    """The chosen setting's verdict, and which others are better than the reference."""
+    own = next((v for v, those in verdicts.items() if any(s is chosen for s in those)), None)
+    better = [s for s in verdicts.get("better", ()) if s is not chosen]
+    parts = [
+        own and f"{chosen.label} {VERDICTS[own]} {reference.label}",
+        better and f"{_named(better)} {'are' if len(better) > 1 else 'is'} better than it",
+    ]
+    return ", and ".join(part for part in parts if part) if own else ""
+
+
+def _named(settings: Sequence[Setting], cost: str = "") -> str:
+    more = f" and {len(settings) - 1} more" if len(settings) > 1 else ""
+    return f"{settings[0].label}{cost}{more}"
 
 
 def _front(comparison: Comparison) -> str:

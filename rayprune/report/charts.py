@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import altair as alt
 
+from rayprune.report.difference_chart import differences_to_reference
 from rayprune.report.marks import (
     COLOURS,
     GREY,
@@ -19,56 +19,27 @@ from rayprune.report.marks import (
     dense_line,
     metric_title,
     metric_x,
-    metric_y,
+    panel_title,
     points_and_lines,
     rows_y,
     series_colour,
     setting_record,
-    theme,
+    spread_note,
     tooltip,
     value_record,
     with_sparsity,
 )
-from rayprune.report.numbers import epochs, goal_value, metric_value, num_seeds, percent
+from rayprune.report.numbers import epochs, metric_value, percent
+from rayprune.report.pareto import pareto_front
+from rayprune.report.plot import Plot
 from rayprune.results.comparison import Comparison
-from rayprune.results.labels import MOST_COLOURS, metric_name
+from rayprune.results.labels import MOST_COLOURS
 from rayprune.results.setting import Setting, means_by_cycle
 
-NAMES = ("pareto", "cost", "settings", "sparsity", "retraining", "peaks")
-FRONT = ("on the front", "others")
-WIDE = 5.0  # from such a range of a goal on, its axis is logarithmic
+NAMES = ("pareto", "cost", "settings", "differences", "sparsity", "retraining", "peaks")
 MOST_PANELS = 4
 MOST_ROWS = 24
 MOST_TICKS = 12
-PNG_SCALE = 2.0
-
-
-@dataclass(frozen=True, kw_only=True)
-class Plot:
-    """A chart with the words around it; `name` is its file's."""
-
-    name: str
-    title: str
-    caption: str
-    chart: Any  # an Altair chart: these have no common type that has properties()
-
-    def spec(self) -> dict[str, Any]:
-        """Vega-Lite as JSON; the page writes the title."""
-        return self.chart.to_dict()
-
-    def png(self) -> bytes:
-        """The chart as an image, its title in it."""
-        import vl_convert
-
-        spec = self.chart.properties(title=self.title).to_dict()
-        return vl_convert.vegalite_to_png(
-            spec, vl_version=vega_lite_version(), scale=PNG_SCALE, config=theme()
-        )
-
-
-def vega_lite_version() -> str:
-    """The version that Altair writes for, as vl-convert names it: 6.4."""
-    return ".".join(alt.SCHEMA_VERSION.removeprefix("v").split(".")[:2])
 
 
 def make_plots(comparison: Comparison) -> tuple[Plot, ...]:
@@ -77,49 +48,12 @@ def make_plots(comparison: Comparison) -> tuple[Plot, ...]:
         pareto_front,
         accuracy_by_cost,
         accuracy_by_setting,
+        differences_to_reference,
         accuracy_by_sparsity,
         before_and_after,
         learning_rate_peaks,
     )
     return tuple(plot for plot in (make(comparison) for make in makers) if plot)
-
-
-def pareto_front(comparison: Comparison) -> Plot | None:
-    """The first goal against the second: the front marked and, of two goals, joined."""
-    front = {id(setting) for setting in comparison.front}
-    if not front:
-        return None
-    first, second, *others = comparison.summary.metrics
-    shown = [s for s in comparison.ranked if s.mean(second)]
-    records = [_goals_record(comparison, s, is_on=id(s) in front) for s in shown]
-    base = alt.Chart(alt.InlineData(values=records), width=WIDTH, height=320)
-    x = _goal_x(comparison, second, [record["second"] for record in records])
-    base = base.encode(x, metric_y(comparison, "value"))
-    colour = alt.Color("front:N", title=None).legend(orient="bottom")
-    shape = alt.Shape("front:N", title=None).scale(domain=[*FRONT], range=["diamond", "circle"])
-    points = base.mark_point(filled=True, opacity=1).encode(
-        colour.scale(domain=[*FRONT], range=[COLOURS[0], GREY]),
-        shape,
-        size=alt.condition(f"datum.front == '{FRONT[0]}'", alt.value(130), alt.value(50)),
-        tooltip=[*tooltip(comparison), *map(_goal_tooltip, (second, *others))],
-    )
-    marked = base.transform_filter(f"datum.front == '{FRONT[0]}'")
-    bars = marked.mark_rule(strokeWidth=1.5, color=COLOURS[0])
-    layers: list[Any] = dense_line(comparison, "y")
-    if not others:  # of more goals the front is no line
-        layers.append(marked.mark_line(strokeWidth=1.5, color=COLOURS[0]))
-    layers.append(bars.encode(metric_y(comparison, "low"), alt.Y2("high")))
-    names = " and ".join(map(metric_name, others))
-    hidden = (
-        f" A point that looks beaten here may be on the front for its {names}, told when it is "
-        "pointed at."
-    )
-    return Plot(
-        name="pareto",
-        title=f"Pareto front: {metric_name(first)} and {metric_name(second)}",
-        caption=f"{_better(comparison)}{hidden if others else ''}{_spread_note(comparison)}",
-        chart=alt.layer(*layers, points),
-    )
 
 
 def accuracy_by_cost(comparison: Comparison) -> Plot | None:
@@ -139,7 +73,7 @@ def accuracy_by_cost(comparison: Comparison) -> Plot | None:
     else:
         width = WIDTH / len(panels) - 20
         charts = [
-            points_and_lines(comparison, records, x, line, width, title=_panel_title(level))
+            points_and_lines(comparison, records, x, line, width, title=panel_title(level))
             for level, records in panels.items()
         ]
         with warnings.catch_warnings():  # one selection over all panels is what is meant
@@ -149,7 +83,7 @@ def accuracy_by_cost(comparison: Comparison) -> Plot | None:
         name="cost",
         title=f"{metric_title(comparison)} against cost",
         caption="Each setting at the epochs that a separate run of it takes. Up and to the left is "
-        f"better.{_spread_note(comparison)}",
+        f"better.{spread_note(comparison)}",
         chart=chart,
     )
 
@@ -167,7 +101,7 @@ def accuracy_by_setting(comparison: Comparison) -> Plot | None:
         name="settings",
         title=f"{metric_title(comparison)} at equal cost",
         caption=f"Every setting trains {epochs(max(costs))} epochs in all."
-        f"{_spread_note(comparison)}{cut}",
+        f"{spread_note(comparison)}{cut}",
         chart=alt.vconcat(*charts).resolve_scale(color="shared"),
     )
 
@@ -198,7 +132,7 @@ def accuracy_by_sparsity(comparison: Comparison) -> Plot | None:
     return Plot(
         name="sparsity",
         title=f"{metric_title(comparison)} against sparsity",
-        caption=f"{lines}{_spread_note(comparison)}",
+        caption=f"{lines}{spread_note(comparison)}",
         chart=points_and_lines(comparison, records, x, ("path:N",) if is_joined else ()),
     )
 
@@ -255,21 +189,6 @@ def learning_rate_peaks(comparison: Comparison) -> Plot | None:
     )
 
 
-def _goals_record(comparison: Comparison, setting: Setting, *, is_on: bool) -> Record:
-    """A setting with all its goals."""
-    second = comparison.summary.metrics[1]
-    told = {g: goal_value(comparison, g, setting.mean(g)) for g in comparison.summary.metrics[1:]}
-    place = {"second": setting.value(second), "front": FRONT[0 if is_on else 1]}
-    return setting_record(comparison, setting) | place | {f"goal {g}": t for g, t in told.items()}
-
-
-def _better(comparison: Comparison) -> str:
-    """Where on the chart of two goals the better settings lie."""
-    first, second = comparison.summary.modes[:2]
-    up, right = "Up" if first == "max" else "Down", "right" if second == "max" else "left"
-    return f"{up} and to the {right} is better."
-
-
 def _round_ticks(values: Sequence[float]) -> Record:
     """Round numbers across a logarithmic axis: .2, .1, .05; few where they lie close together."""
     lowest, highest = min(v for v in values if v > 0), max(values)
@@ -277,20 +196,6 @@ def _round_ticks(values: Sequence[float]) -> Record:
     ticks = (digit * 10.0**power for power in powers for digit in (1, 1.5, 2, 3, 5, 7))
     inside = [round(tick, 9) for tick in ticks if lowest <= tick <= highest]
     return {"values": inside} if len(inside) > 2 else {"tickCount": 6}
-
-
-def _goal_tooltip(goal: str) -> alt.Tooltip:
-    return alt.Tooltip(f"goal {goal}:N", title=metric_name(goal))
-
-
-def _goal_x(comparison: Comparison, goal: str, values: Sequence[float]) -> alt.X:
-    """A goal as the horizontal axis, logarithmic where it goes far."""
-    x = alt.X("second:Q", title=metric_name(goal))
-    if comparison.is_in_percent(goal):
-        return x.scale(zero=False, padding=18).axis(format=".3~%", tickCount=7)
-    is_wide = min(values) > 0 and max(values) > WIDE * min(values)
-    scale: Record = {"type": "log", "nice": False} if is_wide else {"zero": False}
-    return x.scale(padding=18, **scale).axis(format="~s", tickCount=7)
 
 
 def _ranking(comparison: Comparison, level: float, records: Sequence[Record]) -> Any:
@@ -301,7 +206,7 @@ def _ranking(comparison: Comparison, level: float, records: Sequence[Record]) ->
     points = base.mark_point(filled=True, size=90, opacity=1)
     points = points.encode(metric_x(comparison, "value"), tooltip=tooltip(comparison))
     chart = alt.layer(*dense_line(comparison, "x"), bars, points)
-    return chart.properties(title=_panel_title(level))
+    return chart.properties(title=panel_title(level))
 
 
 def _along_sparsity(
@@ -374,12 +279,3 @@ def _by_level(records: Sequence[Record]) -> dict[float, list[Record]]:
     """Records of each sparsity, the lowest first; within one the order stays."""
     levels = sorted({record["level"] for record in records})
     return {level: [r for r in records if r["level"] == level] for level in levels}
-
-
-def _panel_title(level: float) -> alt.TitleParams:
-    return alt.Title(f"{percent(level)} sparsity", fontSize=12, anchor="start", offset=20)
-
-
-def _spread_note(comparison: Comparison) -> str:
-    seeds = max(len(s.finals) for s in comparison.sparse)
-    return f" Bars: the standard deviation over {num_seeds(seeds)}." if seeds > 1 else ""

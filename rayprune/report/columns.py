@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar
 
 from rayprune.report import numbers
+from rayprune.report.differences import difference_cell, difference_name
 from rayprune.results.comparison import Comparison, Row
 from rayprune.results.labels import is_measured, metric_name, on_test
 from rayprune.results.setting import Mean, Setting
@@ -34,6 +35,8 @@ class Column(Generic[T]):
     """Words, to the left; numbers stand to the right."""
     may_wrap: bool = False
     """Long words, which may take several lines."""
+    may_be_left_out: bool = False
+    """Where there is no room, and the page has it."""
 
 
 def setting_columns(comparison: Comparison) -> list[Column[Setting]]:
@@ -46,6 +49,7 @@ def setting_columns(comparison: Comparison) -> list[Column[Setting]]:
         _epochs(),
         _metric(comparison, metric, name),
         _change(comparison),
+        *_difference(comparison),
         *_measured(comparison, f"pruned_{metric}", f"just pruned, {name}"),
         *_measured(comparison, on_test(metric), metric_name(on_test(metric))),
         *_goals(comparison, ELSEWHERE | {metric, "compression"}),
@@ -62,12 +66,13 @@ def summary_columns(comparison: Comparison) -> list[Column[Setting]]:
     columns = [
         Column(heading="setting", text=_label_and_goal, sort_value=_label, is_text=True),
         Column(heading="sparsity", text=_sparsity, sort_value=lambda s: s.sparsity),
-        _epochs(),
+        _minor(_epochs()),
         _metric(comparison, metric, f"{metric.replace('_', ' ')}{unit}", unit=""),
         _change(comparison),
-        *_measured(comparison, test, f"{test.replace('_', ' ')}{unit}", unit=""),
+        *_difference(comparison),
+        *map(_minor, _measured(comparison, test, f"{test.replace('_', ' ')}{unit}", unit="")),
         *_goals(comparison, ELSEWHERE | {metric}),
-        _ratio("speed-up in theory", "theoretical_speedup"),
+        _minor(_ratio("speed-up in theory", "theoretical_speedup")),
     ]
     is_same = len({numbers.seeds_of(comparison, s) for s in comparison.settings}) == 1
     return [*columns, *([] if is_same else [_seeds(comparison)]), *_marks(comparison)]
@@ -109,16 +114,17 @@ def level_columns(comparison: Comparison) -> list[Column[Level]]:
             (
                 _metric(comparison, metric, metric_name(metric)),
                 _change(comparison),
+                *(_difference(comparison) if comparison.summary.reference else ()),
                 *_measured(comparison, test, metric_name(test)),
                 _epochs(),
                 _ratio("speed-up in theory", "theoretical_speedup"),
             ),
         ),
     ]
-    if not comparison.has_seeds:
-        return columns
+    if not comparison.has_intervals or comparison.summary.reference:
+        return columns  # what is said of the reference may not be said of another setting
     alike = Column[Level](
-        heading="as good within the seeds' spread",
+        heading="cannot be told apart from it",
         text=lambda level: _names(comparison.alike(level[1])),
         is_text=True,
         may_wrap=True,
@@ -245,6 +251,20 @@ def _change(comparison: Comparison) -> Column[Setting]:
         text=lambda s: numbers.change(comparison, s.change),
         sort_value=lambda s: _value(s.change),
     )
+
+
+def _difference(comparison: Comparison) -> list[Column[Setting]]:
+    """The difference to the reference, where something can be said about chance."""
+    column = Column[Setting](
+        heading=difference_name(comparison),
+        text=lambda s: difference_cell(comparison, s),
+        sort_value=lambda s: d.mean if (d := comparison.difference(s)) else None,
+    )
+    return [column] if comparison.has_intervals else []
+
+
+def _minor(column: Column[Setting]) -> Column[Setting]:
+    return replace(column, may_be_left_out=True)
 
 
 def _ratio(heading: str, column: str) -> Column[Setting]:

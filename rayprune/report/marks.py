@@ -7,7 +7,7 @@ from typing import Any
 
 import altair as alt
 
-from rayprune.report.numbers import change, change_name, metric_value, percent
+from rayprune.report.numbers import change, change_name, metric_value, num_seeds, percent
 from rayprune.results.comparison import Comparison
 from rayprune.results.labels import MOST_COLOURS, metric_name
 from rayprune.results.setting import Mean, Setting
@@ -187,3 +187,16 @@ def points_and_lines(
     points = points.encode(series_shape(comparison), tooltip=tooltip(comparison))
     chart = alt.layer(*layers, points.add_params(pick))
     return chart if title is None else chart.properties(title=title)
+
+
+def panel_title(level: float, more: str = "", offset: int = 20) -> alt.TitleParams:
+    """Of a panel with one sparsity."""
+    return alt.Title(f"{percent(level)} sparsity{more}", fontSize=12, anchor="start", offset=offset)
+
+
+def spread_note(comparison: Comparison) -> str:
+    """What error bars are, for a caption; empty with one seed."""
+    seeds = max(len(s.finals) for s in comparison.sparse)
+    if seeds < 2:
+        return ""
+    return f" Bars: the standard deviation over {num_seeds(seeds)}, no test of a difference."

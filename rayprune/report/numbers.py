@@ -71,9 +71,14 @@ def change(comparison: Comparison, mean: Mean | None, digits: int = 2) -> str:
         return MISSING
     if not comparison.is_fraction:
         return f"{mean.value:+.3g}" + (f" ± {mean.spread:.2g}" if mean.spread is not None else "")
-    shown = f"{100 * mean.value:+.{digits}f}"
-    shown = f"{0:.{digits}f}" if float(shown) == 0 else shown
+    shown = points(mean.value, digits)
     return shown + (f" ± {100 * mean.spread:.{digits}f}" if mean.spread is not None else "")
+
+
+def points(value: float, digits: int = 2) -> str:
+    """A difference of two fractions in points: -0.0083 is "-0.83", and 0 has no sign."""
+    shown = f"{100 * value:+.{digits}f}"
+    return f"{0:.{digits}f}" if float(shown) == 0 else shown
 
 
 def short_change(comparison: Comparison, mean: Mean) -> str:

@@ -14,6 +14,7 @@ from rayprune.report.answer import (
     counts_without_result,
     epochs_not_run,
     epochs_saved,
+    epochs_tuning,
     without_result,
 )
 from rayprune.report.columns import (
@@ -24,6 +25,7 @@ from rayprune.report.columns import (
     trial_columns,
     trials_by_metric,
 )
+from rayprune.report.differences import difference_notes
 from rayprune.report.numbers import (
     duration,
     metric_value,
@@ -32,12 +34,13 @@ from rayprune.report.numbers import (
     ratio,
     tolerance,
 )
+from rayprune.report.tries import tries_caption, tries_columns
 from rayprune.results.comparison import Comparison
 from rayprune.results.labels import Row, counted, is_measured, metric_name, on_test, superlative
 from rayprune.results.setting import Mean
 
 if TYPE_CHECKING:
-    from rayprune.report.charts import Plot
+    from rayprune.report.plot import Plot
 
 TEMPLATE = "page.html.jinja"
 FRONT = "pareto"  # the plot that stands with a table
@@ -71,6 +74,9 @@ def render_page(comparison: Comparison, plots: Sequence[Plot], study_yaml: str) 
         order=_order(comparison),
         trial_columns=trial_columns(comparison),
         trials=trials_by_metric(comparison) if comparison.has_seeds else [],
+        tries_columns=tries_columns(comparison),
+        tried=comparison.settings if comparison.tries else (),
+        tries_caption=tries_caption(comparison),
         without_result=trials_without_result(comparison),
         notes=notes(comparison),
         study_yaml=study_yaml,
@@ -98,6 +104,8 @@ def cards(comparison: Comparison) -> list[dict[str, str]]:
     if comparison.dense:
         made.append(_dense_card(comparison, comparison.dense))
     counts = [counted(len(comparison.settings), "setting"), *counts_without_result(comparison)]
+    tries = len(comparison.tries)
+    counts += ["1 try" if tries == 1 else f"{tries} tries"] if tries else []
     finished = counted(len(comparison.trials("finished")), "trial")
     return [*made, {"title": "Finished", "value": finished, "text": ", ".join(counts)}]
 
@@ -122,9 +130,10 @@ def notes(comparison: Comparison) -> list[str]:
     if comparison.has_seeds:
         made.append(
             "± is the standard deviation over seeds. A seed fixes initial weights, data split and "
-            "data order for every setting, and differences to dense are taken seed by seed. Where "
-            "the ranges of two settings overlap, their order may be chance."
+            "data order for every setting, and all differences are taken seed by seed: whether "
+            "two settings differ is not seen from their ±."
         )
+        made += difference_notes(comparison)
     else:
         made.append(
             "Every setting ran with one seed, so nothing is known about chance. Small differences "
@@ -192,9 +201,11 @@ def _best_card(comparison: Comparison, best: Row) -> dict[str, str]:
 
 
 def _epochs_card(comparison: Comparison) -> dict[str, str]:
-    seconds = sum(row.get("seconds") or 0.0 for row in comparison.rows if row.get("executed"))
+    rows = (*comparison.rows, *comparison.tuning_rows)
+    seconds = sum(row.get("seconds") or 0.0 for row in rows if row.get("executed"))
     trained = f"{duration(seconds)} of training" if seconds else ""
-    facts = [epochs_not_run(comparison), epochs_saved(comparison), trained]
+    about = (epochs_not_run, epochs_saved, epochs_tuning)
+    facts = [*(say(comparison) for say in about), trained]
     value = counted(comparison.summary.executed_epochs, "epoch")
     return {"title": "Trained", "value": value, "text": "; ".join(filter(None, facts))}
 
@@ -232,7 +243,7 @@ def _javascript() -> str:
     """Vega, Vega-Lite and Vega-Embed, to stand inside the page."""
     import vl_convert
 
-    from rayprune.report.charts import vega_lite_version
+    from rayprune.report.plot import vega_lite_version
 
     bundle = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;", vega_lite_version())
     return bundle.replace("</script", "<\\/script")

@@ -6,23 +6,35 @@ import math
 import statistics
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 import pyarrow as pa
 
 from rayprune.results.front import undominated
+from rayprune.results.grouping import (
+    against_dense,
+    by_trial,
+    distinctly_labelled,
+    goal_of,
+    grouped,
+    has_values,
+    values_of,
+)
 from rayprune.results.labels import (
     Row,
     colour_field,
     is_dense,
+    is_measured,
     label_of,
     name_of,
+    on_test,
     phrase,
     reads_in_percent,
 )
 from rayprune.results.outcome import Status, StudySummary, TrialStatus
+from rayprune.results.paired import BySeed, Difference, paired_differences
 from rayprune.results.setting import Mean, Setting, is_as_sparse, mean_of
 from rayprune.results.table import read_metadata
 
@@ -30,6 +42,9 @@ DENSE_FIELDS = ("model", "data", "task", "batch_size", "optim", "dense", "precis
 TOLERATED_LOSS = 0.01  # where a study names none: a point of a metric in percent, 1 % of any other
 ROUNDING = 1e-9  # .875 - .865 is a little more than .01
 COLUMNS = {"trial", "cycle", "is_final", "key", "part_of", "sparsity", "total_epochs"}
+
+Verdict = Literal["better", "alike", "worse"]
+"""Of a setting against another: told apart by their paired differences over seeds, or not."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +56,8 @@ class Comparison:
     """How every trial stands, in the order in which the study made them."""
     rows: tuple[Row, ...]
     """A row for each trial and whole stage that is done, of unfinished trials too."""
+    tuning_rows: tuple[Row, ...] = ()
+    """The same of tries, which chose values on seeds of their own and are no result."""
 
     @classmethod
     def from_table(cls, table: pa.Table) -> Comparison:
@@ -51,8 +68,13 @@ class Comparison:
             raise ValueError(f"the results table lacks the columns {', '.join(sorted(missing))}")
         rows = map(_without_nan, table.to_pylist())
         # The beginning of a dense run that was cut in two is no result of its own.
-        whole = tuple(row for row in rows if row["part_of"] is None)
-        return cls(summary=summary, statuses=statuses, rows=whole)
+        whole = [row for row in rows if row["part_of"] is None]
+        return cls(
+            summary=summary,
+            statuses=statuses,
+            rows=tuple(row for row in whole if row.get("phase") != "tune"),
+            tuning_rows=tuple(row for row in whole if row.get("phase") == "tune"),
+        )
 
     @property
     def metric(self) -> str:
@@ -71,6 +93,20 @@ class Comparison:
     def finals(self) -> tuple[Row, ...]:
         """Last stage of each finished trial."""
         return tuple(row for row in self.rows if row["is_final"])
+
+    @cached_property
+    def tries(self) -> tuple[Row, ...]:
+        """Last stage of each finished try."""
+        return tuple(row for row in self.tuning_rows if row["is_final"])
+
+    def tries_of(self, setting: Setting) -> list[Row]:
+        """The tries that chose the setting's values."""
+        fields = _setting_fields(self)
+        return [
+            row
+            for row in self.tries
+            if values_of(row, fields) == values_of(setting.finals[0], fields)
+        ]
 
     @cached_property
     def settings(self) -> tuple[Setting, ...]:
@@ -216,83 +252,116 @@ class Comparison:
         reached = (goal for goal in self.levels if is_as_sparse(setting.sparsity, goal))
         return max(reached, default=None)
 
-    def is_alike(self, one: Setting, other: Setting) -> bool:
-        """Whether the ranges mean ± spread overlap: seeds alone may explain the order."""
-        a, b = one.mean(self.metric), other.mean(self.metric)
-        if a is None or b is None or a.spread is None or b.spread is None:
-            return False
-        return abs(a.value - b.value) <= a.spread + b.spread
+    @cached_property
+    def compared_by(self) -> str:
+        """What differences to the reference are of: the metric on the test split, if it is there.
+
+        Settings are ranked, and a tuned one's values chosen, on the validation split, so that what
+        ranks first there has luck in its favour; on the test split it has none.
+        """
+        test = on_test(self.metric)
+        is_there = any(row.get(test) is not None for row in self.finals)
+        return test if is_measured(self.metric) and is_there else self.metric
+
+    def equals_of(self, setting: Setting) -> list[Setting]:
+        """The other settings of its goal sparsity, best first by the metric.
+
+        None for one without a goal; those that missed it are nobody's equals.
+        """
+        if setting.goal is None or setting.missed_goal:
+            return []
+        return [s for s in self._kept(setting.goal) if s is not setting]
+
+    @cached_property
+    def references(self) -> Mapping[float, Setting]:
+        """Goal sparsity -> what its settings are compared with; none where no setting fits.
+
+        It is the one that the study names (`search.reference`), the best by the metric of several,
+        or the best of all where it names none.
+        """
+        wanted = self.summary.reference
+        fitting = {
+            level: [s for s in self._kept(level) if has_values(s.finals[0], wanted)]
+            for level in self.levels
+        }
+        return {level: settings[0] for level, settings in fitting.items() if settings}
+
+    def reference(self, level: float) -> Setting | None:
+        """What settings of a goal sparsity are compared with; None if no setting is."""
+        return self.references.get(round(level, 4))
+
+    @cached_property
+    def has_intervals(self) -> bool:
+        """Whether something can be said about chance: two seeds or more of some difference."""
+        return any(difference.interval for difference in self._differences.values())
+
+    def differences_to(self, reference: Setting) -> list[tuple[Setting, Difference | None]]:
+        """Its equals with their differences to it; Holm's correction is over all of these."""
+        equals = self.equals_of(reference)
+        values = [self._by_seed(setting) for setting in equals]
+        return [*zip(equals, paired_differences(values, self._by_seed(reference)), strict=True)]
+
+    def difference(self, setting: Setting) -> Difference | None:
+        """Its difference to the reference of its goal sparsity.
+
+        None for the reference itself, one that missed its goal, and one without a common seed.
+        """
+        return self._differences.get(id(setting))
+
+    def verdict(self, difference: Difference | None) -> Verdict | None:
+        """What a difference says of its setting; None where seeds are too few to say anything."""
+        if difference is None or difference.interval is None:
+            return None
+        if not difference.is_told_apart:
+            return "alike"
+        return "better" if self.quality(difference.mean) > 0 else "worse"
 
     def alike(self, best: Setting) -> list[Setting]:
-        """Other settings with the same goal that are as good within the seeds' spread."""
-        same = [s for s in self.settings if s is not best and s.goal == best.goal]
-        return [s for s in same if not s.missed_goal and self.is_alike(best, s)]
+        """Its equals that cannot be told apart from it."""
+        return [s for s, d in self.differences_to(best) if self.verdict(d) == "alike"]
+
+    def _kept(self, level: float) -> Sequence[Setting]:
+        """Settings with this goal that kept it, best first by the metric."""
+        return self._by_level.get(round(level, 4), ())
+
+    @cached_property
+    def _by_level(self) -> Mapping[float, Sequence[Setting]]:
+        levels: dict[float, list[Setting]] = defaultdict(list)
+        for setting in self.ranked:
+            if setting.goal is not None and not setting.missed_goal:
+                levels[round(setting.goal, 4)].append(setting)
+        return levels
+
+    def _by_seed(self, setting: Setting) -> BySeed:
+        return {row.get("seed", 0): row.get(self.compared_by) for row in setting.finals}
+
+    @cached_property
+    def _differences(self) -> Mapping[int, Difference]:
+        """By the setting's identity."""
+        pairs = (pair for r in self.references.values() for pair in self.differences_to(r))
+        return {id(setting): difference for setting, difference in pairs if difference}
 
 
 def _settings(comparison: Comparison) -> tuple[Setting, ...]:
-    fields = [name for name in comparison.summary.searched if name != "seed"]
+    fields, tuned = _setting_fields(comparison), comparison.summary.tuned
     varied = [f for f in fields if len({repr(row.get(f)) for row in comparison.finals}) > 1]
-    groups = _grouped(comparison.finals, fields)
-    colour_by = colour_field([row for finals in groups for row in finals], varied)
-    dense, rows = _best_dense(comparison), _by_trial(comparison.rows)
+    groups = grouped(comparison.finals, fields)
+    colour_by = colour_field([row for finals in groups for row in finals], varied, tuned)
+    dense, rows = _best_dense(comparison), by_trial(comparison.rows)
     made = [
         Setting(
-            label=label_of(finals[0], varied),
+            label=label_of(finals[0], varied, tuned),
             series=phrase(colour_by, finals[0].get(colour_by))
             if colour_by
-            else name_of(finals[0], varied),
-            goal=_goal(finals[0]),
+            else name_of(finals[0], varied, tuned),
+            goal=goal_of(finals[0]),
             finals=tuple(finals),
             rows=tuple(row for final in finals for row in rows[final["trial"]]),
-            **_against_dense(comparison.metric, finals, rows, dense),
+            **against_dense(comparison.metric, finals, rows, dense),
         )
         for finals in groups
     ]
-    return tuple(sorted(_told_apart(made), key=lambda s: _best_first(comparison, s)))
-
-
-def _grouped(finals: Sequence[Row], fields: Sequence[str]) -> list[list[Row]]:
-    """Finals with equal fields, in the order of the table."""
-    groups: dict[tuple[str, ...], list[Row]] = defaultdict(list)
-    for row in finals:
-        group = groups[tuple(repr(row.get(name)) for name in fields)]
-        # The same snapshot is one result, however many trials ended in it.
-        if all(row["key"] != other["key"] for other in group):
-            group.append(row)
-    return list(groups.values())
-
-
-def _by_trial(rows: Sequence[Row]) -> Mapping[str, Sequence[Row]]:
-    trials: dict[str, list[Row]] = defaultdict(list)
-    for row in rows:
-        trials[row["trial"]].append(row)
-    return trials
-
-
-def _goal(row: Row) -> float | None:
-    goal = row.get("goal_sparsity") or row.get("prune.sparsity")
-    return None if goal is None else round(goal, 6)
-
-
-def _against_dense(
-    metric: str,
-    finals: Sequence[Row],
-    rows: Mapping[str, Sequence[Row]],
-    reference: Mapping[int, Row],
-) -> dict[str, Mean | None]:
-    """The finals against the dense run of each one's own trial, or else that of its seed."""
-    own = {row["trial"]: d for row in finals for d in rows[row["trial"]] if is_dense(d)}
-    pairs = [
-        (row[metric], dense[metric])
-        for row in finals
-        if (dense := own.get(row["trial"]) or reference.get(row.get("seed", 0)))
-        and row[metric] is not None
-        and dense[metric] is not None
-    ]
-    return {
-        "dense": mean_of(dense for _, dense in pairs),
-        "change": mean_of(value - dense for value, dense in pairs),
-    }
+    return tuple(sorted(distinctly_labelled(made), key=lambda s: _best_first(comparison, s)))
 
 
 def _best_first(comparison: Comparison, setting: Setting) -> tuple[float, ...]:
@@ -329,15 +398,10 @@ def _best_dense(comparison: Comparison) -> Mapping[int, Row]:
     return max(groups.values(), key=quality, default={})
 
 
-def _told_apart(settings: Sequence[Setting]) -> list[Setting]:
-    """Labels that two settings share get the trial's name."""
-    shared = Counter((s.label, s.goal) for s in settings)
-    return [
-        replace(s, label=f"{s.label} (trial {s.finals[0]['trial']})")
-        if shared[s.label, s.goal] > 1
-        else s
-        for s in settings
-    ]
+def _setting_fields(comparison: Comparison) -> list[str]:
+    """The searched fields in which settings differ: not what was chosen for each of them."""
+    others = {"seed", "phase", *comparison.summary.tuned}
+    return [name for name in comparison.summary.searched if name not in others]
 
 
 def _without_nan(row: dict[str, Any]) -> dict[str, Any]:

@@ -48,14 +48,18 @@ def is_dense(row: Row) -> bool:
     return row["cycle"] == 0 and row["sparsity"] < 1e-6
 
 
-def name_of(row: Row, varied: Sequence[str]) -> str:
-    """A trial's last row without its numbers: the named case, the schedule or the method."""
+def name_of(row: Row, varied: Sequence[str], tuned: Sequence[str] = ()) -> str:
+    """A trial's last row without its numbers: the named case, the schedule or the method.
+
+    What was `tuned` names nothing: it may differ from sparsity to sparsity.
+    """
     if cases := _cases(row, varied):
         return ", ".join(cases)
     if is_dense(row):
         return "Dense"
     method, schedule = row.get("method") or "imp", row.get("schedule") or "none"
     retrained = "no retraining" if schedule == "none" else _as_written(schedule)
+    retrained = "IMP" if "retrain.schedule" in tuned else retrained
     if method == "imp":
         return retrained
     if method == "bimp" or row["cycle"] == 0:
@@ -63,12 +67,13 @@ def name_of(row: Row, varied: Sequence[str]) -> str:
     return f"{_as_written(method)}, then {retrained}"
 
 
-def label_of(row: Row, varied: Sequence[str]) -> str:
+def label_of(row: Row, varied: Sequence[str], tuned: Sequence[str] = ()) -> str:
     """`name_of` with the epochs and whatever else was searched, except sparsity and seed."""
-    name, method = name_of(row, varied), row.get("method")
-    said: set[str] = set()
-    if not _cases(row, varied) and name not in ("no retraining", "Dense"):
-        said = SAID.get(str(method), set())
+    name, method = name_of(row, varied, tuned), row.get("method")
+    said = SAID.get(str(method), set())
+    if _cases(row, varied) or name in ("no retraining", "Dense") or said & {*tuned}:
+        said = set()
+    else:
         cycles = f"{row['cycle']} cycles of " if method == "imp" and row["cycle"] > 1 else ""
         trained = "epochs" if method == "imp" else "total_epochs"
         name += f" with {cycles}{counted(row[trained], 'epoch')}"
@@ -76,9 +81,11 @@ def label_of(row: Row, varied: Sequence[str]) -> str:
     return ", ".join([name, *(phrase(f, row[f]) for f in rest if row.get(f) is not None)])
 
 
-def colour_field(finals: Sequence[Row], varied: Sequence[str]) -> str | None:
+def colour_field(
+    finals: Sequence[Row], varied: Sequence[str], tuned: Sequence[str] = ()
+) -> str | None:
     """The searched field to colour by where all share one schedule or method; else None."""
-    if len({name_of(row, varied) for row in finals}) > 1:
+    if len({name_of(row, varied, tuned) for row in finals}) > 1:
         return None
     fields = [f for f in varied if f not in ELSEWHERE and not f.endswith("epochs")]
     few = (f for f in fields if len({repr(row.get(f)) for row in finals}) <= MOST_COLOURS)

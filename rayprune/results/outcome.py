@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from rayprune.results.record import StageRecord
@@ -64,6 +64,12 @@ class StudySummary:
     """Epochs of all different stages."""
     naive_epochs: int
     """Epochs that separate runs of all trials would take."""
+    reference: Mapping[str, Any] = field(default_factory=dict)
+    """Searched field -> value of the settings that all are compared with; empty: the best ones."""
+    tuned: tuple[str, ...] = ()
+    """Columns whose value was chosen for each setting by tries on seeds of their own."""
+    tuning_epochs: int = 0
+    """Epochs of these tries."""
 
     @property
     def metric(self) -> str:

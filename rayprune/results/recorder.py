@@ -31,7 +31,7 @@ from rayprune.results.statuses import Statuses
 from rayprune.results.storage import read_bytes, write_bytes
 from rayprune.results.table import make_table, read_metadata, write_table
 from rayprune.results.tuning import choose
-from rayprune.trials import TrialPlan, num_proposed, num_settings, report_trials
+from rayprune.trials import TrialPlan, num_proposed, num_settings, report_trials, tuned_names
 
 # Between writes of the table, times what a write takes: it grows with the study, and may cost the
 # driver a twentieth of its time.
@@ -68,6 +68,7 @@ class Recorder:
         self.trials: list[TrialPlan] = list(trials)
         """All trials so far; a searcher adds to them, and so does what tuning chose."""
         self._tries = tuple(trial for trial in trials if trial.phase == "tune")
+        self._tuning_epochs = count_epochs(trial.plan for trial in self._tries).unique
         self._num_chosen, self._num_settings = 0, num_settings(study) if self._tries else 0
         """Settings of a study that tunes: those whose choice is made, and all."""
         done = self._find_done(self.trials)
@@ -239,6 +240,9 @@ class Recorder:
             executed_epochs=progress.executed_epochs,
             unique_epochs=self._epochs.unique,
             naive_epochs=self._epochs.naive,
+            reference=self.study.search.reference or {},
+            tuned=tuned_names(self.study),
+            tuning_epochs=self._tuning_epochs,
         )
 
     @property

@@ -80,6 +80,15 @@ def searching(**fields):
     return {"space": {"optim.lr": {"uniform": [0.1, 1]}}, "algorithm": "optuna", **fields}
 
 
+def comparing(reference):
+    space = {
+        "way": {"cases": {"BIMP": {"seed": 1}, "IMP": {"seed": 2}}},
+        "retrain.schedule": {"choice": ["llr", "allr"]},
+        "optim.lr": {"uniform": [0.1, 1]},
+    }
+    return {"space": space, "reference": reference}
+
+
 @pytest.mark.parametrize(
     ("search", "said"),
     [
@@ -145,6 +154,21 @@ def searching(**fields):
             "space: way -> way: each of these",
         ),
         ({"space": {"optim.lr": {"when": "seed == 1"}}}, "takes exactly one of grid, cases"),
+        (
+            comparing({"retrain.schedul": "allr"}),
+            ": reference.retrain.schedul: no searched dimension retrain.schedul. "
+            "Did you mean retrain.schedule? Searched are way, retrain.schedule, optim.lr",
+        ),
+        ({"reference": {"way": "a"}}, ": reference.way: no searched dimension way. Nothing is"),
+        (comparing({"seed": 1}), "reference.seed: a setting is compared over all its seeds"),
+        (comparing({}), "Write such as reference: {retrain.schedule: allr}, or leave out"),
+        (
+            comparing({"way": "bimp"}),
+            ": reference.way must be one of BIMP, IMP, got 'bimp'. Did you mean BIMP?",
+        ),
+        (comparing({"retrain.schedule": 3}), "must be one of llr, allr, got 3."),
+        (comparing({"retrain.schedule": None}), "must be one of llr, allr, got None."),
+        (comparing("BIMP"), ".reference: "),
         ({"early_stop": {}}, ".early_stop: no such field. Did you mean search.scheduler?"),
     ],
 )
@@ -175,6 +199,9 @@ def test_what_fits_together_is_taken():
         searching(scheduler={"name": "hyperband", "max_t": 9}, within_dense=0.01),
         searching(algorithm="bayesopt"),
         {"scheduler": "hyperband"},
+        comparing({"way": "BIMP", "retrain.schedule": "allr"}),
+        comparing({"optim.lr": 0.3}),  # of a range every number
+        {"spaces": [{"way": {"cases": {"a": {"seed": 1}}}}, {}], "reference": {"way": None}},
     ):
         Study.model_validate({"search": search})
 

@@ -77,34 +77,75 @@ def test_seeds_give_mean_and_spread() -> None:
     assert "3 seeds)" in answer_of(table)
 
 
-def test_no_winner_is_claimed_within_the_spread() -> None:
-    """SLR is .1 points worse on the mean, and the seeds spread by more."""
-    allr, slr, ft = (0.004, 0.008, 0.012), (0.005, 0.009, 0.013), (0.08, 0.08, 0.08)
+def of_seeds(lost: dict[str, tuple[float, ...]], **summary: object) -> str:
+    """The answer for schedules with the loss of each seed."""
     trials = [
-        ({"schedule": name, "seed": seed}, x)
-        for name, lost in (("allr", allr), ("slr", slr), ("ft", ft))
-        for seed, x in enumerate(lost)
+        made.imp(
+            f"{schedule}-{seed}",
+            {"retrain.schedule": schedule, "seed": seed},
+            schedule=schedule,
+            seed=seed,
+            points_lost=points,
+        )
+        for schedule, losses in lost.items()
+        for seed, points in enumerate(losses)
     ]
-    assert answer_of(study(*trials)).endswith(
-        "; SLR with 1 epoch is as good within the seeds' spread."
+    return answer_of(made.table_of(trials, ["retrain.schedule", "seed"], **summary))
+
+
+ALLR, SLR, FT = (0.004, 0.008, 0.012), (0.0051, 0.0079, 0.0132), (0.0802, 0.08, 0.0801)
+
+
+def test_a_winner_is_claimed_only_where_seeds_tell_two_apart() -> None:
+    assert of_seeds({"allr": ALLR, "slr": SLR, "ft": FT}).endswith(
+        "; by test accuracy ALLR with 1 epoch cannot be told apart from SLR with 1 epoch and is "
+        "better than FT with 1 epoch (paired, 3 seeds)."
     )
+
+
+def test_seeds_that_agree_tell_apart_what_spreads_by_more() -> None:
+    """SLR is .1 points worse at every seed: ranges over seeds would overlap."""
+    said = of_seeds({"allr": ALLR, "slr": (0.005, 0.00901, 0.013)})
+    assert "ALLR with 1 epoch is better than SLR with 1 epoch (paired, 3 seeds)" in said
+
+
+@pytest.mark.parametrize(
+    ("reference", "said"),
+    [
+        ("slr", "ALLR with 1 epoch cannot be told apart from SLR with 1 epoch (paired, 3 seeds)."),
+        (
+            "ft",
+            "ALLR with 1 epoch is better than FT with 1 epoch, and SLR with 1 epoch is better "
+            "than it (paired, 3 seeds).",
+        ),
+    ],
+)
+def test_a_named_reference_is_what_the_best_is_compared_with(reference: str, said: str) -> None:
+    lost = {"allr": ALLR, "slr": SLR, "ft": FT}
+    assert of_seeds(lost, reference={"retrain.schedule": reference}).endswith(
+        f"; by test accuracy {said}"
+    )
+
+
+def test_where_the_named_reference_is_not_nothing_is_compared() -> None:
+    assert "told" not in of_seeds({"allr": ALLR, "slr": SLR}, reference={"retrain.schedule": "ft"})
 
 
 def test_the_cheapest_of_equals_is_named() -> None:
     trials = [
-        ({"epochs": epochs, "seed": seed}, x + shift)
+        ({"epochs": epochs, "seed": seed}, x + shift * (seed - 0.9))
         for epochs, shift in ((6, 0.0), (3, 0.0005), (1, 0.001))
         for seed, x in enumerate((0.002, 0.005, 0.008))
     ]
     assert answer_of(study(*trials)).endswith(
-        "; ALLR with 1 epoch is as good within the seeds' spread, for 13 epochs in all "
-        "instead of 18."
+        "; by test accuracy ALLR with 6 epochs cannot be told apart from ALLR with 1 epoch "
+        "(13 epochs in all instead of 18) and 1 more (paired, 3 seeds)."
     )
 
 
 def test_one_seed_has_no_equals() -> None:
     said = answer_of(study(({"schedule": "allr"}, 0.008), ({"schedule": "slr"}, 0.008001)))
-    assert "as good" not in said
+    assert "told apart" not in said and "better" not in said
     assert "one seed" in said
 
 
@@ -168,6 +209,12 @@ def test_epochs_are_compared_with_separate_runs() -> None:
         "36 epochs run, each of 36 unique ones once; separate runs would have cost 168 (4.7x)"
     )
     assert epochs_of(made.one_trial()) == "14 epochs run"
+
+
+def test_epochs_of_tries_are_told() -> None:
+    assert epochs_of(made.table_of([made.imp("0", {})], [], tuning_epochs=46)).endswith(
+        "; tuning took 46 epochs"
+    )
 
 
 def test_a_rerun_says_what_it_found() -> None:

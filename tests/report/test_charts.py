@@ -9,8 +9,9 @@ import made_studies as made
 import pyarrow as pa
 import pytest
 
-from rayprune.report.charts import NAMES, Plot, make_plots, vega_lite_version
+from rayprune.report.charts import NAMES, make_plots
 from rayprune.report.marks import MANY, theme
+from rayprune.report.plot import Plot, vega_lite_version
 from rayprune.results.comparison import Comparison
 
 GOALS = {"metrics": ("val_accuracy", "num_nonzero"), "modes": ("max", "min")}
@@ -20,9 +21,15 @@ THREE = {
 }
 STUDIES = {
     "schedules": (made.schedules_grid, ["cost", "retraining", "peaks"]),
-    "equal budget": (made.equal_budget, ["settings", "sparsity", "retraining", "peaks"]),
-    "three ways": (made.schedules_and_sparsities, ["cost", "sparsity", "retraining", "peaks"]),
-    "cycles": (made.cycles, ["cost", "sparsity", "retraining", "peaks"]),
+    "equal budget": (
+        made.equal_budget,
+        ["settings", "differences", "sparsity", "retraining", "peaks"],
+    ),
+    "three ways": (
+        made.schedules_and_sparsities,
+        ["cost", "differences", "sparsity", "retraining", "peaks"],
+    ),
+    "cycles": (made.cycles, ["cost", "differences", "sparsity", "retraining", "peaks"]),
     "one trial": (made.one_trial, ["retraining"]),
     "one trial, three cycles": (lambda: made.one_trial(3), ["sparsity", "retraining", "peaks"]),
     "random": (lambda: made.random_search(80), ["cost", "sparsity", "retraining", "peaks"]),

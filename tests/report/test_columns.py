@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -88,7 +89,7 @@ def test_words_stand_to_the_left_and_numbers_to_the_right() -> None:
     assert words == [
         {"setting"},
         {"setting"},
-        {"at least", "best setting", "as good within the seeds' spread"},
+        {"at least", "best setting", "cannot be told apart from it"},
         {"trial", "setting"},
     ]
 
@@ -125,24 +126,48 @@ def test_many_levels_shrink_to_those_where_the_best_changes() -> None:
 
 
 def test_equals_of_the_best_are_named_where_there_are_seeds() -> None:
-    heading = "as good within the seeds' spread"
-    lost = {"allr": 0.004, "slr": 0.0041, "ft": 0.08}
+    heading = "cannot be told apart from it"
+    lost = {"allr": (4, 6, 5), "slr": (6, 4, 5.2), "ft": (80, 81, 80)}
     trials = [
         made.imp(
             f"{schedule}-{seed}",
             {"retrain.schedule": schedule, "seed": seed},
             schedule=schedule,
             seed=seed,
-            points_lost=points + seed / 1000,
+            points_lost=points / 1000,
         )
-        for schedule, points in lost.items()
-        for seed in range(3)
+        for schedule, losses in lost.items()
+        for seed, points in enumerate(losses)
     ]
     comparison = Comparison.from_table(made.table_of(trials, ["retrain.schedule", "seed"]))
     (row,) = cells(level_columns(comparison), best_by_level(comparison))
     assert (row["best setting"], row[heading]) == ("ALLR with 1 epoch", "SLR with 1 epoch")
     single = Comparison.from_table(made.schedules_grid())
     assert heading not in {column.heading for column in level_columns(single)}
+
+
+def test_differences_to_the_reference_have_a_column_where_seeds_say_something() -> None:
+    comparison = Comparison.from_table(made.equal_budget())
+    heading = "vs ALLR, points (95 %)"
+    for columns in (setting_columns(comparison), summary_columns(comparison)):
+        rows = cells(columns, comparison.settings)
+        pairs = zip(comparison.settings, rows, strict=True)
+        shown = {(setting.label, setting.goal): row[heading] for setting, row in pairs}
+        assert shown["ALLR", 0.95] == "reference"
+        assert shown["DST", 0.95] == "goal missed"
+        assert re.fullmatch(r"-1\.\d\d \[-\d\.\d\d, -?\+?\d\.\d\d\]", shown["GSM", 0.95])
+    single = Comparison.from_table(made.schedules_grid())
+    assert not any("(95 %)" in column.heading for column in setting_columns(single))
+
+
+def test_with_a_named_reference_the_best_of_each_sparsity_is_compared_with_it() -> None:
+    table = made.equal_budget(reference={"method": "GMP"})
+    comparison = Comparison.from_table(table)
+    rows = cells(level_columns(comparison), best_by_level(comparison))
+    assert all(re.match(r"[+-]\d", row["vs GMP, points (95 %)"]) for row in rows)
+    assert not any("told apart" in heading for heading in rows[0])
+    plain = Comparison.from_table(made.equal_budget())
+    assert "vs ALLR, points (95 %)" not in cells(level_columns(plain), best_by_level(plain))[0]
 
 
 def test_trials_come_best_first_and_diverged_ones_last() -> None:
