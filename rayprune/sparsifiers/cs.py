@@ -19,7 +19,8 @@ parameters go back to a point of the first round. Momentum of what is changed is
 Unlike here, each of the paper's rounds has a learning rate schedule of its own, rewinding takes
 batch-norm statistics back too, and the network that is left is retrained from the rewound weights.
 With 630 steps, small_cnn, fashion_mini and one seed, the defaults came to sparsity .947 and 83.3 %
-validation accuracy.
+validation accuracy; `m_0` = -.01 to .965 and 85.8 %, and with 3 rounds that go back to .1 of the
+first one, to .989 and 84.2 %.
 """
 
 from __future__ import annotations
