@@ -10,8 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from rayprune.config import Experiment, load_study
-from rayprune.plan import make_plan
+from rayprune.config import Study, load_study
 from rayprune.results.files import epoch_file
 from rayprune.results.progress import StudyProgress
 from rayprune.results.recorder import Recorder
@@ -88,8 +87,8 @@ def test_dry_run_shows_what_is_shared_and_starts_nothing(tmp_path, capsys, monke
 
 def test_dry_run_knows_what_was_finished_before(small, tmp_path, capsys):
     storage = str(tmp_path / "storage")
-    experiment = Experiment.model_validate(small)
-    run_plan(experiment, make_plan(experiment), Worker(), storage)
+    (trial,) = make_trials(Study.model_validate({"experiment": small}))
+    run_plan(trial.experiment, trial.plan, Worker(), storage)
     file = tmp_path / "known.yaml"
     space = {"retrain.epochs": {"grid": [2, 3]}}
     file.write_text(
