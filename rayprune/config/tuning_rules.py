@@ -54,12 +54,18 @@ def _of_tuned_spaces(search: Search) -> Iterator[str]:
             f"space.{drawn[0]}: under tune, space lists what is compared, as grid or cases. "
             "Write what is drawn into tune.space"
         )
-    labels = {label for d in listed.values() for label in d.cases or ()}
+    labels = [
+        label
+        for space in search.all_spaces
+        for dimension in space.values()
+        for label in dimension.cases or ()
+    ]
     for label in search.tune.spaces:
         if label not in labels:
             near = difflib.get_close_matches(label, labels, 1)
             hint = f" Did you mean {near[0]}?" if near else ""
-            yield f"tune.spaces.{label}: no case has that name.{hint}"
+            there = f"There are {', '.join(dict.fromkeys(labels)) or 'none'}"
+            yield f"tune.spaces.{label}: no case has that name.{hint} {there}"
     for place, space in search.tune.all_spaces.items():
         every = {**listed, **search.tune.space, **space}
         for name, dimension in space.items():
