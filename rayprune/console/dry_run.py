@@ -15,7 +15,14 @@ from rayprune.results.files import default_storage, study_folder
 from rayprune.results.labels import said, shown
 from rayprune.results.proposed import read_proposals
 from rayprune.results.stages import finished_records
-from rayprune.trials import TrialPlan, make_trial, num_proposed, num_reports, num_settings
+from rayprune.trials import (
+    TrialPlan,
+    make_trial,
+    num_proposed,
+    num_reports,
+    num_settings,
+    tuned_names,
+)
 
 MAX_DRAWN = 100  # trials for the numbers about a search: each takes a millisecond
 
@@ -26,10 +33,14 @@ def print_plan(console: Console, study: Study, trials: Sequence[TrialPlan]) -> N
     wanted = [stage for trial in trials for stage in trial.plan]
     unique = {stage.key: stage for stage in wanted}
     done = {key for key in unique if finished_records(storage, key) is not None}
-    table = _table("trial", *trials[0].values, "stages: epochs and sparsity")
+    tuned = tuned_names(study)
+    names = [name for name in trials[0].values if name not in tuned]
+    table = _table("trial", *names, *(["tried"] if tuned else []), "stages: epochs and sparsity")
     seen: set[str] = set(done)
     for trial in trials:
-        table.add_row(trial.name, *map(shown, trial.values.values()), _stages(trial, seen))
+        tried = " ".join(said({name: trial.values[name] for name in tuned}))
+        cells = [*(shown(trial.values[name]) for name in names), *([tried] if tuned else [])]
+        table.add_row(trial.name, *cells, _stages(trial, seen))
         seen |= {stage.key for stage in trial.plan}
     console.print(table)
     epochs = count_epochs(trial.plan for trial in trials)

@@ -208,7 +208,8 @@ class Searched(Trials):
 
 
 def _config(trial: TrialPlan) -> dict[str, Any]:
-    return {"trial": trial.name, **trial.values}
+    phase = {"phase": trial.phase} if trial.phase else {}
+    return {"trial": trial.name, **phase, **trial.values}
 
 
 def _is_same(one: Point, other: Point) -> bool:

@@ -43,9 +43,10 @@ def test_a_study_that_tunes_shows_its_tries_and_what_follows():
         "seeds": [0, 1, 2],
     }
     lines = shown(experiment={"dense": {"epochs": 8}}, search=search)
-    assert [line.split()[:4] for line in (lines[1], lines[3])] == [
-        ["0", "1", "0.1", "100"],
-        ["2", "3", "0.1", "100"],
+    assert [lines[0], lines[1], lines[3]] == [
+        "trial retrain.epochs seed tried stages: epochs and sparsity",
+        "0 1 100 lr=0.1 dense 8 → 95.0% allr 1",
+        "2 3 100 lr=0.1 (dense 8) → 95.0% allr 3",
     ]
     assert lines[-1] == (
         "then the best try of each of 2 settings, by val_accuracy on the seeds of tuning, runs on "

@@ -103,6 +103,7 @@ def statuses(file):
     return [trial.status for trial in opened(file).trials]
 
 
+@pytest.mark.slow
 def test_a_request_that_no_node_can_hold_is_named_with_what_there_is(nodes, study, start):
     nodes.add(3)
     driver = start(study({"cpus_per_worker": 64, "slots": 1}))

@@ -67,7 +67,8 @@ def ended(driver):
     return driver.output.count("] trial ")
 
 
-@pytest.mark.parametrize("num_trials", [8, pytest.param(40, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("num_trials", [8, 40])
 def test_a_searchers_study_that_was_killed_repeats_and_forgets_no_trial(
     small, tmp_path, monkeypatch, num_trials
 ):
@@ -247,21 +248,44 @@ def test_callbacks_and_stoppers_of_the_caller_reach_tune(run):
         assert math.isfinite(result.metrics["val_accuracy"])
 
 
+TUNED = {
+    "space": {
+        "way": {
+            "cases": {
+                "LLR": {"retrain.schedule": "llr"},
+                "own": {"retrain.schedule": "constant", "retrain.lr": 0.01},
+            }
+        }
+    },
+    "tune": {"tries": 2, "seeds": [9], "space": {"retrain.epochs": {"choice": [1, 2]}}},
+    "seeds": [0, 1],
+}
+
+
+def assert_tuned(results):
+    """Each way has two tries, and the better one's values on both seeds."""
+    rows = {row["trial"]: row for row in results.table.to_pylist() if row["is_final"]}
+    assert sorted(rows) == list("01234567")
+    for way, numbers in (("LLR", "0145"), ("own", "2367")):
+        mine = [rows[number] for number in numbers]
+        best = max(mine[:2], key=lambda row: row["val_accuracy"])
+        assert {row["way"] for row in mine} == {way}
+        assert {row["retrain.epochs"] for row in mine[2:]} == {best["retrain.epochs"]}
+        assert [row["phase"] for row in mine] == ["tune"] * 2 + ["report"] * 2
+
+
+def test_a_study_tunes_each_setting_and_reports_on_its_choice(run):
+    results = run(TUNED)
+    assert_tuned(results)
+    assert len(results.result_grid) == 8 and not results.errors
+    assert len(results.settings) == 2 and results.comparison.summary.tuning_epochs == 3 + 2 * 3
+
+
+@pytest.mark.slow
 def test_a_study_that_tunes_goes_on_where_it_was_killed(small, tmp_path):
     """Killed as the first choice is reported on: no trial twice, and the choices are the same."""
     file = tmp_path / "tuned.yaml"
-    search = {
-        "tune": {
-            "tries": 2,
-            "seeds": [9],
-            "space": {"retrain.epochs": {"choice": [1, 2]}},
-        },
-        "seeds": [0, 1],
-    }
-    cases = {"LLR": {"retrain.schedule": "llr"}, "own": {"retrain.schedule": "constant"}}
-    cases["own"]["retrain.lr"] = 0.01
-    search["space"] = {"way": {"cases": cases}}
-    fields = {"experiment": small, "search": search, "storage": str(tmp_path / "storage")}
+    fields = {"experiment": small, "search": TUNED, "storage": str(tmp_path / "storage")}
     file.write_text(yaml.safe_dump(fields))
     with drivers() as start:
         killed = start(file)
@@ -269,14 +293,7 @@ def test_a_study_that_tunes_goes_on_where_it_was_killed(small, tmp_path):
         killed.process.kill()
         killed.process.wait()
         before = {row["trial"]: row for row in opened(file).table.to_pylist() if row["is_final"]}
-        output = start(file).finish(0)
+        start(file).finish(0)
     after = {row["trial"]: row for row in opened(file).table.to_pylist() if row["is_final"]}
-    assert sorted(after) == list("01234567")
     assert all(after[name]["key"] == row["key"] for name, row in before.items())
-    assert "8 of 8 trials" in output or output.count("] trial ") + len(before) >= 8
-    for way, numbers in (("LLR", "0145"), ("own", "2367")):
-        rows = [after[number] for number in numbers]
-        best = max(rows[:2], key=lambda row: row["val_accuracy"])
-        assert {row["way"] for row in rows} == {way}
-        assert {row["retrain.epochs"] for row in rows[2:]} == {best["retrain.epochs"]}
-        assert [row["phase"] for row in rows] == ["tune"] * 2 + ["report"] * 2
+    assert_tuned(opened(file))

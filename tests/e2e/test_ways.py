@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from functools import cache
 
 import pytest
 import yaml
@@ -54,11 +55,12 @@ EPOCHS = 3 + 1 + 2
 
 @pytest.fixture(scope="module")
 def ran(small, tmp_path_factory):
-    """way -> what the script printed, and the results, of the same study."""
+    """way -> what the script printed, and the results, of the same study; run when asked for."""
     folder = tmp_path_factory.mktemp("ways")
     (folder / "script.py").write_text(SCRIPT)
-    found = {}
-    for way in ("fresh", "connected", "local"):
+
+    @cache
+    def run(way):
         fields = {
             "name": "small",
             "experiment": small,
@@ -71,37 +73,41 @@ def ran(small, tmp_path_factory):
         done = subprocess.run(command, capture_output=True, text=True, timeout=280)
         assert done.returncode == 0, done.stderr
         said = json.loads(done.stdout.splitlines()[-1])
-        found[way] = said, rp.open_results(folder / way / "small")
-    return found
+        return said, rp.open_results(folder / way / "small")
+
+    return run
 
 
-WAYS = pytest.mark.parametrize("way", ["fresh", "connected", "local"])
+CONNECTED = pytest.param("connected", marks=pytest.mark.slow)
+WAYS = pytest.mark.parametrize("way", ["fresh", CONNECTED, "local"])
 
 
 @WAYS
 def test_the_caller_finds_the_process_as_it_was(way, ran):
-    said, _ = ran[way]
+    said, _ = ran(way)
     assert said["changed"] == []
 
 
 @WAYS
 def test_progress_is_told_to_the_end(way, ran):
-    said, results = ran[way]
+    said, results = ran(way)
     assert said["told"] == EPOCHS == results.comparison.summary.executed_epochs
 
 
-def test_all_ways_leave_equal_tables(ran):
+@pytest.mark.parametrize("way", ["fresh", CONNECTED])
+def test_all_ways_leave_equal_tables(way, ran):
+    both = [ran(way), ran("local")]
     own = {"seconds", "images_per_second", "executed"}  # times, and who of two trials came first
-    tables = [results.table for _, results in ran.values()]
+    tables = [results.table for _, results in both]
     columns = [name for name in tables[0].column_names if name not in own]
     assert all(table.select(columns).equals(tables[0].select(columns)) for table in tables)
-    assert len({said["answer"] for said, _ in ran.values()}) == 1
-    assert len({results.answer for _, results in ran.values()}) == 1
+    assert len({said["answer"] for said, _ in both}) == 1
+    assert len({results.answer for _, results in both}) == 1
 
 
 @WAYS
 def test_results_say_all_that_a_notebook_wants(way, ran):
-    said, results = ran[way]
+    said, results = ran(way)
     assert results.answer in repr(results)
     assert said["page"] == results._repr_html_() and "<table" in said["page"]
     assert [trial.status for trial in results.trials] == ["finished"] * 2
