@@ -1,6 +1,7 @@
 """Every point of a search space is a checked experiment, in a fixed order."""
 
 import re
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -415,18 +416,36 @@ def heading_of(name):
 def test_every_shipped_study_loads_and_opens_with_its_command_and_cost(name):
     study, heading = load_study(name), heading_of(name)
     assert f"python -m rayprune.tune {name}" in heading or name == "quickstart"
-    number = len(make_trials(study)) or num_proposed(study)
+    number = len(make_trials(study)) + num_reports(study) or num_proposed(study)
     assert int(re.search(r"Expected: (\d+) trials", heading)[1]) == number
     assert "Cost:" in heading
 
 
 @pytest.mark.parametrize(
-    "name", [name for name in shipped_studies() if load_study(name).search.algorithm.is_listed]
+    "name",
+    [
+        name
+        for name in shipped_studies()
+        for search in [load_study(name).search]
+        if search.algorithm.is_listed and search.tune is None
+    ],
 )
 def test_a_shipped_study_opens_with_its_epochs(name):
     epochs = count_epochs([trial.plan for trial in make_trials(load_study(name))])
     said = re.search(r"(\d+) epochs instead of (\d+)", heading_of(name).split("Expected:")[1])
     assert [int(number) for number in said.groups()] == [epochs.unique, epochs.naive]
+
+
+@pytest.mark.parametrize("name", ["equal_budget", "cifar10_rivals"])
+def test_a_shipped_comparison_opens_with_its_epochs_and_costs_the_same_for_every_method(name):
+    study, heading = load_study(name), heading_of(name)
+    tries = make_trials(study)
+    (length,) = {sum(stage.epochs for stage in trial.plan) for trial in tries}
+    numbers = re.search(r"at most (\d+) epochs (\d+) of them in tuning", heading)
+    tuning = count_epochs(trial.plan for trial in tries).unique
+    assert list(map(int, numbers.groups())) == [tuning + num_reports(study) * length, tuning]
+    counts = Counter(trial.setting for trial in tries)
+    assert set(counts.values()) == {study.search.tune.tries}
 
 
 def test_the_shipped_search_opens_with_the_epochs_of_its_trials():
