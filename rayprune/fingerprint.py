@@ -115,8 +115,11 @@ def _of_files(location: str) -> str:
 def _of_tree(root: str) -> str:
     """Of a folder of files whose names below it count: a class is the name of a folder."""
     try:
-        found = tuple(_find(root, "*"))
-        names = [os.path.relpath(file.path, _open(root)[1]) for file in found]
+        folder = _open(root)[1]
+        named = {os.path.relpath(file.path, folder): file for file in _find(root, "*")}
+        # What a desktop leaves in folders, such as .DS_Store, is no image.
+        names = [name for name in named if not any(p.startswith(".") for p in name.split(os.sep))]
+        found = tuple(named[name] for name in names)
         return _short(hashlib.sha256(f"{names} {_of_found(root, found)}".encode()))
     except (OSError, pa.ArrowException):
         return ABSENT

@@ -80,8 +80,10 @@ def test_a_class_of_an_image_tree_is_the_name_of_its_folder(tmp_path):
     before = of(**fields)
     (tmp_path / "train" / "dog").rename(tmp_path / "train" / "ant")
     assert of(**fields) != before and list(before) == ["data.root"]
+    (tmp_path / "train" / ".DS_Store").write_bytes(b"of a desktop")
     moved = tmp_path.with_name("moved")
     shutil.copytree(tmp_path, moved)
+    (moved / "train" / ".DS_Store").unlink()
     assert of(data={"name": "image_folder", "root": str(moved)}) == of(**fields)
 
 

@@ -604,6 +604,10 @@ def test_a_field_inside_of_a_case_leaves_the_case_as_it_is():
             r"tune.spaces.BIMB: no case has that name. Did you mean BIMP\?",
         ),
         (
+            {"tune": {"space": {"prune.sparsity": {"uniform": [0.8, 0.9]}}}},
+            r"tune.space.prune.sparsity: is compared in search.space",
+        ),
+        (
             {"tune": TUNED["tune"] | {"space": {"optim.lr": {"grid": [0.1, 1]}}}},
             r"tune.space.optim.lr: what is tuned is drawn",
         ),

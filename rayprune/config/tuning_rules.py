@@ -69,6 +69,8 @@ def _of_tuned_spaces(search: Search) -> Iterator[str]:
     for place, space in search.tune.all_spaces.items():
         every = {**listed, **search.tune.space, **space}
         for name, dimension in space.items():
+            if name in listed:
+                yield f"tune.{place}.{name}: is compared in search.space. Leave it out of one"
             if dimension.grid is not None or dimension.cases is not None:
                 yield (
                     f"tune.{place}.{name}: what is tuned is drawn. Write choice, uniform, "

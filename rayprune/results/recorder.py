@@ -21,7 +21,7 @@ from rayprune.results.earlier import (
     stops_alike,
 )
 from rayprune.results.files import default_storage, study_file, study_folder
-from rayprune.results.labels import counted
+from rayprune.results.labels import counted, said
 from rayprune.results.outcome import StudySummary, TrialOutcome, TrialStatus
 from rayprune.results.progress import StageProgress, StudyProgress
 from rayprune.results.proposed import Proposal, read_proposals, write_proposals
@@ -133,9 +133,17 @@ class Recorder:
             choice = choose(self.study, tries, last)
             if choice is not None:
                 new += report_trials(self.study, self._tries, choice)
+            else:
+                log.warning("no try of %s ended with a result: it is not run", self._about(tries))
             self._num_chosen += 1
         self.trials += new
         return new
+
+    def _about(self, tries: Sequence[TrialPlan]) -> str:
+        """A setting in the words of its tries: what they have in common."""
+        others = {"seed", *tuned_names(self.study)}
+        values = {name: v for name, v in tries[0].values.items() if name not in others}
+        return " ".join(said(values)) or "the study"
 
     def write_study(self) -> None:
         """Write study.yaml as it was resolved. Raises ``StorageError``."""

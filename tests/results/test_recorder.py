@@ -360,10 +360,11 @@ def test_a_second_start_makes_the_same_choice_and_runs_what_is_missing(tuned):
     assert [row["phase"] for row in finals] == ["tune"] * 4 + ["report"] * 4
 
 
-def test_a_setting_without_a_try_that_ended_well_is_not_reported(tuned):
+def test_a_setting_without_a_try_that_ended_well_is_not_reported(tuned, caplog):
     tries = make_trials(tuned)
     recorder = Recorder(tuned, tries)
     failed = {t.key: StageProgress("failed", error="no") for t in tries[:2]}
     stages = failed | finish(tuned, tries[2]) | finish(tuned, tries[3])
     recorder.update(StudyProgress(stages))
     assert names(recorder.grow()) == ["6", "7"] and recorder.is_whole
+    assert "no try of epochs=1 ended with a result" in caplog.text
