@@ -204,3 +204,26 @@ def test_retraining_starts_from_recalibrated_statistics_and_replaces_them(pruned
     for name, weight in plain.weights.items():
         if not name.endswith(("running_mean", "running_var", "num_batches_tracked")):
             assert torch.equal(weight, recalibrated.weights[name]), "training uses its batches"
+
+
+def test_a_method_that_prunes_at_its_end_is_measured_with_statistics_of_what_is_left(
+    small, tmp_path
+):
+    """LC's largest weights have company until the end, and its running means are of both."""
+    fields = {
+        **small,
+        "model": {"target": f"{__name__}:small_net"},
+        "dense": {"epochs": 8, "sparsify": {"method": "lc"}},
+        "prune": {"sparsity": 0.9, "cycles": 0},
+    }
+    gains = []
+    for seed in range(2):
+        records = []
+        for recalibrate in (False, True):
+            given = {**fields, "seed": seed, "recalibrate_batch_norm": recalibrate}
+            wanted = Experiment.model_validate(given)
+            snapshot = run_plan(wanted, make_plan(wanted), ALONE, str(tmp_path))
+            records.append(snapshot.records[-1])
+        assert [record.batch_norm for record in records] == ["as trained", "recalibrated"]
+        gains.append(records[1].metrics["val_accuracy"] - records[0].metrics["val_accuracy"])
+    assert sum(gains) / len(gains) > 0.1, gains
