@@ -118,13 +118,19 @@ def _another(folder: str, why: str, study: Study, differences: Sequence[str]) ->
 def made_otherwise(earlier: Earlier, trials: Sequence[TrialPlan]) -> int:
     """How many finished trials of a study that goes on are not found again.
 
-    They were made by other workers, on other devices, from other files, or by another version.
+    They were made by other workers, on other devices, from other files, or by another version. What
+    tuning had chosen does not count: `trials` are the tries, and the choice is made anew.
     """
     if earlier.table is None:
         return 0
     keys = {trial.key for trial in trials}
     _, statuses = read_metadata(earlier.table)
-    return sum(s.status == "finished" and s.key not in keys for s in statuses)
+    columns = [name for name in ("trial", "phase") if name in earlier.table.column_names]
+    rows = earlier.table.select(columns).to_pylist()
+    chosen = {row["trial"] for row in rows if row.get("phase") == "report"}
+    return sum(
+        s.status == "finished" and s.key not in keys and s.name not in chosen for s in statuses
+    )
 
 
 def stops_alike(earlier: Study | None, study: Study) -> bool:

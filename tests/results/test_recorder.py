@@ -341,7 +341,7 @@ def test_a_setting_is_reported_once_all_its_tries_are_over(tuned):
     assert names(recorder.grow()) == ["6", "7"] and recorder.is_whole
 
 
-def test_a_second_start_makes_the_same_choice_and_runs_what_is_missing(tuned):
+def test_a_second_start_makes_the_same_choice_and_runs_what_is_missing(tuned, caplog):
     tries = make_trials(tuned)
     for number, trial in enumerate(tries):
         finish(tuned, trial, 0.5 + number / 10)
@@ -358,6 +358,12 @@ def test_a_second_start_makes_the_same_choice_and_runs_what_is_missing(tuned):
     rows = last.write(StudyProgress({})).to_pylist()
     finals = [row for row in rows if row["is_final"]]
     assert [row["phase"] for row in finals] == ["tune"] * 4 + ["report"] * 4
+    last.write_study()
+    assert not Recorder(tuned, tries).has_work
+    assert caplog.text == "", "what was chosen was not made otherwise"
+    wider = tuned.model_copy(update={"scaling": Scaling(workers=2)})
+    assert len(Recorder(wider, make_trials(wider)).pending) == 4
+    assert "4 finished trials of this study came from other workers" in caplog.text
 
 
 def test_a_setting_without_a_try_that_ended_well_is_not_reported(tuned, caplog):
