@@ -212,9 +212,9 @@ class _TunePlan:
             known = known_points(list(zip(recorder.proposals, recorder.trials, strict=True)))
             searcher = make_searcher(self._study, [each.point for each in known])
             return Searched(searcher, search, known, self._propose, self._limit)
-        pending = {trial.name for trial in recorder.pending}
-        before = [trial for trial in recorder.trials if trial.name not in pending]
-        first = [*before, *recorder.pending]
+        pending = recorder.pending  # read once: both may grow meanwhile, in the watching thread
+        names = {trial.name for trial in pending}
+        first = [*(trial for trial in recorder.trials if trial.name not in names), *pending]
         return Listed(first, self._limit, _More(recorder, len(first)))
 
     def _loggers(self) -> Sequence[tune.Callback]:

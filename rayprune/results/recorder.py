@@ -28,7 +28,7 @@ from rayprune.results.proposed import Proposal, read_proposals, write_proposals
 from rayprune.results.record import StageRecord
 from rayprune.results.stages import finished_records, read_manifests
 from rayprune.results.statuses import Statuses
-from rayprune.results.storage import read_bytes, write_bytes
+from rayprune.results.storage import StorageError, read_bytes, write_bytes
 from rayprune.results.table import make_table, read_metadata, write_table
 from rayprune.results.tuning import choose
 from rayprune.trials import TrialPlan, num_proposed, num_settings, report_trials, tuned_names
@@ -117,8 +117,9 @@ class Recorder:
         """New trials: those that report on the settings that are tuned since the last time.
 
         Settings are taken in their order. What stands in the statuses is what `update` was told.
+        Raises ``StorageError``; what was chosen before is returned, or the next time.
         """
-        new = self._choose(lambda trial: self._statuses.of(trial).status != "unfinished")
+        new = self._choose(self._statuses.is_over)
         self.pending = (*self.pending, *new)
         return new
 
@@ -129,14 +130,20 @@ class Recorder:
             tries = [trial for trial in self._tries if trial.setting == self._num_chosen]
             if not all(map(is_over, tries)):
                 break
-            last = {t.name: self._records[t.key] for t in tries if self._find(t.key)}
+            try:
+                last = {t.name: self._records[t.key] for t in tries if self._find(t.key)}
+            except StorageError:
+                if not new:
+                    raise
+                break  # what was chosen so far is not lost, and the next time is not far
             choice = choose(self.study, tries, last)
-            if choice is not None:
-                new += report_trials(self.study, self._tries, choice)
-            else:
+            chosen = [] if choice is None else report_trials(self.study, self._tries, choice)
+            if choice is None:
                 log.warning("no try of %s ended with a result: it is not run", self._about(tries))
+            # In this order: who asks from another thread finds them all once the study is whole.
+            self.trials += chosen
             self._num_chosen += 1
-        self.trials += new
+            new += chosen
         return new
 
     def _about(self, tries: Sequence[TrialPlan]) -> str:

@@ -51,6 +51,10 @@ class Statuses:
         """How one trial stands."""
         return self._statuses[self._numbers[trial.name]]
 
+    def is_over(self, trial: TrialPlan) -> bool:
+        """Whether this start of the study will not bring it any further."""
+        return self.of(trial).status != "unfinished" or trial.name in self._given_up
+
     def done(self, trial: TrialPlan) -> list[str]:
         """Keys of its stages that are done, in the order of its plan."""
         return [s.key for s in trial.plan if s.key in self._over and not self._has_failed(s.key)]

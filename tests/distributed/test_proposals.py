@@ -8,6 +8,7 @@ from ray.tune.search import Searcher
 
 from rayprune.config import Study
 from rayprune.distributed.proposals import Listed, Searched, known_points
+from rayprune.distributed.search import TuneOptions, _TunePlan
 from rayprune.distributed.trial import FAILED, GOAL
 from rayprune.results.proposed import Proposal
 from rayprune.trials import make_trials
@@ -97,6 +98,38 @@ def test_a_list_is_handed_out_in_its_order_with_the_searched_values_and_ends():
     ]
     assert listed.suggest("late") == Searcher.FINISHED
     listed.on_trial_complete("t0", {METRIC: 0.5})
+
+
+class GrowingRecorder:
+    """Chooses a setting, in another thread, each time that somebody has looked at what is left."""
+
+    def __init__(self, study):
+        self.study, self.trials, self._more = study, [], list(make_trials(study))
+        self._pending, self.is_whole = (), False
+        self.grow()
+
+    def grow(self):
+        new, self._more = self._more[:2], self._more[2:]
+        self.trials += new
+        self._pending = (*self._pending, *new)
+        self.is_whole = not self._more
+
+    @property
+    def pending(self):
+        before = self._pending
+        self.grow()
+        return before
+
+
+def test_what_is_chosen_while_tune_begins_is_handed_out_once():
+    space = {"prune.cycles": {"grid": [1, 2, 3, 4, 5, 6]}}
+    search = {"space": space, "max_concurrent": 100}
+    recorder = GrowingRecorder(Study.model_validate({"search": search}))
+    listed = _TunePlan(recorder, None, TuneOptions(), (), lambda: 100)._trials()
+    recorder.grow()
+    told = [listed.suggest(str(n)) for n in range(7)]
+    assert sorted(config["trial"] for config in told[:6]) == list("012345")
+    assert told[6] == Searcher.FINISHED
 
 
 def test_what_tune_writes_down_is_an_empty_file(tmp_path):

@@ -12,6 +12,7 @@ from rayprune.results.progress import StageProgress, StudyProgress
 from rayprune.results.recorder import Recorder
 from rayprune.results.stages import save_stage
 from rayprune.results.statuses import NOT_YET
+from rayprune.results.storage import StorageError
 from rayprune.results.table import read_metadata, read_table
 from rayprune.trials import make_trials
 
@@ -374,3 +375,56 @@ def test_a_setting_without_a_try_that_ended_well_is_not_reported(tuned, caplog):
     recorder.update(StudyProgress(stages))
     assert names(recorder.grow()) == ["6", "7"] and recorder.is_whole
     assert "no try of epochs=1 ended with a result" in caplog.text
+
+
+class Watched(list):
+    """A list that calls somebody just before it gets longer."""
+
+    def __init__(self, values, call):
+        super().__init__(values)
+        self.call = call
+
+    def __iadd__(self, values):
+        if values:
+            self.call()
+        self.extend(values)
+        return self
+
+
+def test_a_study_is_whole_only_once_its_last_trials_are_there(tuned):
+    """Tune asks from a thread of its own, and ends for good where a study is whole."""
+    tries = make_trials(tuned)
+    recorder, seen = Recorder(tuned, tries), []
+    recorder.trials = Watched(tries, lambda: seen.append(recorder.is_whole))
+    recorder.update(StudyProgress({k: v for t in tries for k, v in finish(tuned, t).items()}))
+    assert len(recorder.grow()) == 4 and seen == [False, False] and recorder.is_whole
+
+
+def test_what_was_chosen_outlasts_trouble_of_the_storage(tuned, monkeypatch):
+    tries = make_trials(tuned)
+    recorder, find = Recorder(tuned, tries), Recorder._find
+    recorder.update(StudyProgress({k: v for t in tries for k, v in finish(tuned, t).items()}))
+
+    def cut_off(self, key):
+        if key == tries[2].key:
+            raise StorageError("the server does not answer")
+        return find(self, key)
+
+    monkeypatch.setattr(Recorder, "_find", cut_off)
+    assert names(recorder.grow()) == ["4", "5"]
+    with pytest.raises(StorageError):
+        recorder.grow()
+    monkeypatch.setattr(Recorder, "_find", find)
+    assert names(recorder.grow()) == ["6", "7"] and names(recorder.pending) == list("01234567")
+
+
+def test_a_try_that_was_given_up_is_not_waited_for(tuned):
+    """Its Ray Tune process died again and again: the study would never end."""
+    tries = make_trials(tuned)
+    recorder = Recorder(tuned, tries)
+    stages = {k: v for trial in tries[:3] for k, v in finish(tuned, trial).items()}
+    recorder.update(StudyProgress(stages))
+    assert names(recorder.grow()) == ["4", "5"] and not recorder.is_whole
+    lost = TrialStatus(name="3", status="unfinished", reason="its process died")
+    recorder.update(StudyProgress(stages, given_up={"3": lost}))
+    assert names(recorder.grow()) == ["6", "7"] and recorder.is_whole
