@@ -14,6 +14,7 @@ import importlib.util
 import os
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -27,14 +28,16 @@ SAMPLED_FILES = 32
 SAMPLED_BLOCKS = 16
 BLOCK = 1 << 16
 ABSENT = "nothing there"  # the checks before a study say what is wrong
-# Where torchvision's sets have their files below `data.root`.
+# Where sets have their files below `data.root`: results may lie beside them, and grow.
 FOLDERS = {
-    "mnist": "MNIST/raw",
-    "fashion_mnist": "FashionMNIST/raw",
-    "cifar10": "cifar-10-batches-py",
-    "cifar100": "cifar-100-python",
-    "image_folder": "",
+    "mnist": ("MNIST/raw",),
+    "fashion_mnist": ("FashionMNIST/raw",),
+    "cifar10": ("cifar-10-batches-py",),
+    "cifar100": ("cifar-100-python",),
+    "image_folder": ("train", "test", "val"),
 }
+# How torchvision knows an image.
+IMAGES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 
 
 class File(NamedTuple):
@@ -48,12 +51,14 @@ class File(NamedTuple):
 def contents_of(experiment: Experiment) -> dict[str, str]:
     """Field -> fingerprint of what lies where it points, for the fields that name files or code.
 
-    What cannot be read has one, too: an error here would hide the better message of a check.
+    What cannot be read has one, too, of its name: an error here would hide the better message of a
+    check.
     """
     model, data = experiment.model, experiment.data
     contents: dict[str, str] = {}
     if model.weights is not None and Path(model.weights).is_file():
-        contents["model.weights"] = _of_whole(model.weights)
+        with suppress(OSError):
+            contents["model.weights"] = _of_whole(model.weights)
     for field, target in (("model.target", model.target), ("data.target", data.target)):
         if target is not None:
             contents[field] = f"{target} {_of_module(target.partition(':')[0])}"
@@ -65,7 +70,7 @@ def _of_images(data: Data) -> dict[str, str]:
         parts = {name: getattr(data.parquet, name) for name in ("train", "test")}
         return {f"data.parquet.{name}": _of_files(place) for name, place in parts.items()}
     if data.root is not None and data.name in FOLDERS:
-        return {"data.root": _of_tree(os.path.join(data.root, FOLDERS[data.name]))}
+        return {"data.root": _of_folders(data.root, FOLDERS[data.name])}
     return {}
 
 
@@ -97,32 +102,45 @@ def _find(location: str, pattern: str) -> list[File]:
         pattern = f"{path}/{location[fixed.rfind('/') + 1 :]}"
     elif (info := filesystem.get_file_info(path)).type == fs.FileType.File:
         return [File(path, info.size, info.mtime_ns)]
+    return [file for file in _below(filesystem, path) if fnmatch.fnmatchcase(file.path, pattern)]
+
+
+def _below(filesystem: fs.FileSystem, path: str) -> list[File]:
+    """All files below a folder, sorted; none where it is missing."""
     selector = fs.FileSelector(path, allow_not_found=True, recursive=True)
     found = [info for info in filesystem.get_file_info(selector) if info.is_file]
-    fitting = [info for info in found if fnmatch.fnmatchcase(info.path, pattern)]
-    return sorted(File(info.path, info.size, info.mtime_ns) for info in fitting)
+    return sorted(File(info.path, info.size, info.mtime_ns) for info in found)
 
 
 def _of_files(location: str) -> str:
     """Of Parquet files in the order of their paths, which is that of their rows."""
     try:
         found = tuple(_find(location, "*.parquet"))
-        return _of_found(location, found) if found else ABSENT
+        return _of_found(location, found) if found else f"{ABSENT}: {location}"
     except (OSError, pa.ArrowException):
-        return ABSENT
+        return f"{ABSENT}: {location}"
 
 
-def _of_tree(root: str) -> str:
-    """Of a folder of files whose names below it count: a class is the name of a folder."""
+def _of_folders(root: str, folders: Sequence[str]) -> str:
+    """Of files whose names below the root count: a class is the name of a folder.
+
+    The names are taken as they are: a folder may be called [2024].
+    """
+    whole, disk = os.path.abspath(os.path.expanduser(root)), fs.LocalFileSystem()
     try:
-        folder = _open(root)[1]
-        named = {os.path.relpath(file.path, folder): file for file in _find(root, "*")}
-        # What a desktop leaves in folders, such as .DS_Store, is no image.
-        names = [name for name in named if not any(p.startswith(".") for p in name.split(os.sep))]
+        below = [file for each in folders for file in _below(disk, os.path.join(whole, each))]
+        named = {os.path.relpath(file.path, whole): file for file in below}
+        names = [name for name in named if not _is_left_behind(name)]
         found = tuple(named[name] for name in names)
-        return _short(hashlib.sha256(f"{names} {_of_found(root, found)}".encode()))
+        return _short(hashlib.sha256(f"{names} {_of_found(os.sep, found)}".encode()))
     except (OSError, pa.ArrowException):
-        return ABSENT
+        return f"{ABSENT}: {root}"
+
+
+def _is_left_behind(name: str) -> bool:
+    """What a desktop leaves in folders, such as .DS_Store; an image is read whatever its name."""
+    is_hidden = any(part.startswith(".") for part in name.split(os.sep))
+    return is_hidden and not name.lower().endswith(IMAGES)
 
 
 @lru_cache(maxsize=64)  # a searcher's study asks for every trial; what was written anew differs
@@ -165,7 +183,7 @@ def _of_module(name: str) -> str:
     try:
         spec = importlib.util.find_spec(name)
         return _of_whole(spec.origin) if spec is not None and spec.origin is not None else ABSENT
-    except Exception:  # whatever a parent package raises as it is imported
+    except (Exception, SystemExit):  # whatever a parent package raises as it is imported
         return ABSENT
 
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from rayprune.config import ConfigError, Dimension, Experiment, Study
+from rayprune.config import ConfigError, Data, Dimension, Experiment, Model, Study
 from rayprune.config.fields import is_field
 from rayprune.config.load import make_paths_absolute
 from rayprune.config.messages import no_such_field, validated
@@ -81,7 +81,7 @@ def report_trials(study: Study, tries: Sequence[TrialPlan], choice: TrialPlan) -
 
     One for each of `search.seeds`. Their names follow on those of the tries, by settings.
     """
-    trials = []
+    trials, conditions = [], _conditions(study)
     seeds, width = study.search.seeds, len(choice.name)
     for number, seed in enumerate(seeds, start=len(tries) + choice.setting * len(seeds)):
         experiment = choice.experiment.model_copy(update={"seed": seed})
@@ -89,7 +89,7 @@ def report_trials(study: Study, tries: Sequence[TrialPlan], choice: TrialPlan) -
             f"{number:0{width}d}",
             {**choice.values, "seed": seed},
             experiment,
-            make_plan(experiment, conditions_of(study, experiment)),
+            make_plan(experiment, conditions(experiment)),
             phase="report",
             setting=choice.setting,
         )
@@ -155,6 +155,19 @@ def conditions_of(study: Study, experiment: Experiment) -> Conditions:
         threads=0 if on_gpu else scaling.cpus_per_worker,
         contents=contents_of(experiment),
     )
+
+
+def _conditions(study: Study) -> Callable[[Experiment], Conditions]:
+    """`conditions_of`, which looks once at what several experiments name: a folder may be large."""
+    known: dict[tuple[Model, Data], Conditions] = {}
+
+    def conditions(experiment: Experiment) -> Conditions:
+        named = experiment.model, experiment.data
+        if named not in known:
+            known[named] = conditions_of(study, experiment)
+        return known[named]
+
+    return conditions
 
 
 def check_space(study: Study) -> None:
@@ -296,7 +309,7 @@ def _planned(study: Study, points: Sequence[Point]) -> list[tuple[Experiment, tu
     if mistakes:
         lines = (f"{line}{_at(where, len(points))}" for line, where in mistakes.items())
         raise ConfigError("\n".join(lines))
-    plans = share_dense_runs(experiments, lambda experiment: conditions_of(study, experiment))
+    plans = share_dense_runs(experiments, _conditions(study))
     return list(zip(experiments, plans, strict=True))
 
 

@@ -98,6 +98,74 @@ def test_only_a_named_sets_own_files_count(tmp_path):
     assert of(**fields) != before
 
 
+def make_tree(root, content):
+    for part in ("train", "test"):
+        (root / part / "cat").mkdir(parents=True)
+        (root / part / "cat" / "1.png").write_bytes(content)
+    return {"data": {"name": "image_folder", "root": str(root)}}
+
+
+def test_an_image_counts_though_it_is_hidden(tmp_path):
+    """It is read like any other."""
+    fields = make_tree(tmp_path, b"image")
+    before = of(**fields)
+    (tmp_path / "train" / "cat" / ".2.PNG").write_bytes(b"image")
+    assert of(**fields) != before
+
+
+def test_results_below_the_root_of_an_image_tree_do_not_count(tmp_path):
+    """A study in the folder of its images writes its results there, too."""
+    fields = make_tree(tmp_path, b"image")
+    before = of(**fields)
+    (tmp_path / "rayprune_runs").mkdir()
+    (tmp_path / "rayprune_runs" / "results.parquet").write_bytes(b"more and more")
+    assert of(**fields) == before
+
+
+def test_a_folder_may_be_called_like_a_pattern(tmp_path):
+    one, two = (make_tree(tmp_path / f"[2024] {n}", n.encode()) for n in ("one", "two"))
+    assert of(**one) != of(**two)
+
+
+def test_two_sets_that_cannot_be_read_are_two(tmp_path, monkeypatch):
+    """As where a folder beside the images is somebody else's."""
+
+    def refuse(*arguments):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("rayprune.fingerprint._of_found", refuse)
+    one, two = (of(**make_tree(tmp_path / name, b"")) for name in ("one", "two"))
+    assert one != two and ABSENT in one["data.root"]
+    (tmp_path / "one.parquet").write_bytes(b"")
+    (tmp_path / "two.parquet").write_bytes(b"")
+    assert of_parquet(tmp_path / "one.parquet") != of_parquet(tmp_path / "two.parquet")
+
+
+def test_weights_that_may_not_be_read_keep_their_name(tmp_path, monkeypatch):
+    def refuse(path):
+        raise PermissionError(13, "Permission denied")
+
+    (tmp_path / "weights.pt").write_bytes(b"")
+    monkeypatch.setattr("rayprune.fingerprint._of_whole", refuse)
+    assert of(model={"name": "resnet20", "weights": str(tmp_path / "weights.pt")}) == {}
+
+
+def test_a_package_that_ends_the_process_is_no_error_here(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "package_that_exits").mkdir()
+    (tmp_path / "package_that_exits" / "__init__.py").write_text("raise SystemExit(3)")
+    assert ABSENT in of(model={"target": "package_that_exits.nets:net"})["model.target"]
+
+
+def test_the_trials_of_a_study_look_at_their_files_once(study_of, tmp_path, monkeypatch):
+    """A listing of a million images takes half a minute."""
+    write_labels(tmp_path / "train.parquet", [0, 1])
+    study = study_of(train=str(tmp_path / "train.parquet"), seeds=(0, 1, 2))
+    looked = []
+    monkeypatch.setattr("rayprune.trials.contents_of", lambda e: looked.append(e) or {})
+    assert len(make_trials(study)) == 3 and len(looked) == 1
+
+
 def test_weights_are_read_whole_and_a_name_stays_a_name(tmp_path):
     file = tmp_path / "weights.pt"
     content = bytearray(40 * BLOCK)
@@ -147,8 +215,8 @@ def test_a_trials_keys_follow_what_lies_in_its_files(study_of, tmp_path):
 def study_of():
     from rayprune.config import Study
 
-    def make(train):
-        parquet = {"train": train, "test": "nowhere"}
-        return Study.model_validate({"experiment": {"data": {"parquet": parquet}}})
+    def make(train, seeds=()):
+        data = {"parquet": {"train": train, "test": "nowhere"}}
+        return Study.model_validate({"experiment": {"data": data}, "search": {"seeds": seeds}})
 
     return make
