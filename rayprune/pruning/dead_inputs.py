@@ -6,7 +6,8 @@ multiply-adds, not half. A channel is dead for a layer only if all that is summe
 
 Which inputs are zero is seen in one forward pass with positive weights on a positive image: there
 nothing but a mask makes a zero, whatever the network does between its layers (sums, concatenation,
-padding, flattening), and no graph has to be traced.
+padding, flattening), and no graph has to be traced. A norm that subtracts a mean of the image, as
+group and layer norm do, gives a removed filter's channel that mean: behind it nothing is dead.
 """
 
 import copy
@@ -19,6 +20,7 @@ from rayprune.pruning.masks import Masks, apply_
 from rayprune.pruning.structured import channel_masks, evaluate
 
 _LAYERS = (*CONVOLUTIONS, *TRANSPOSED_CONVOLUTIONS, nn.Linear)
+_CENTRING = (nn.GroupNorm, nn.LayerNorm)
 
 
 def without_dead_inputs(model: nn.Module, masks: Masks, example: Tensor) -> Masks:
@@ -52,6 +54,9 @@ def _read_weights(model: nn.Module, example: Tensor) -> Masks:
 
     layers = [module for module in model.modules() if isinstance(module, _LAYERS)]
     hooks = [module.register_forward_pre_hook(note, with_kwargs=True) for module in layers]
+    norms = [module for module in model.modules() if isinstance(module, _CENTRING)]
+    # What they make negative, an activation would make zero.
+    hooks += [norm.register_forward_hook(lambda *args: args[-1].abs() + 0.5) for norm in norms]
     try:
         evaluate(model, example)
     finally:

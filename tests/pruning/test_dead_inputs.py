@@ -173,3 +173,14 @@ def test_a_network_that_is_smaller_for_real_has_what_is_counted(name):
     counted = costs(model, masks, *shape)[1]
     assert counted.flops_nonzero == sum(multiply_adds(smaller, shape).values())
     assert counted.num_nonzero == sum(p.numel() for p in smaller.parameters())
+
+
+@pytest.mark.parametrize("norm", [lambda c: nn.GroupNorm(4, c), lambda c: nn.GroupNorm(1, c)])
+def test_a_norm_over_channels_makes_a_removed_filters_zeros_something_else(norm):
+    """With a bias above the mean the channel is positive, and the next layer reads it."""
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), norm(8), nn.ReLU(), nn.Conv2d(8, 4, 3))
+    masks = without(model, _0=[0])
+    assert dead_inputs(left(model, masks, 3, 12, 12), "3") == []
+    nn.init.constant_(model[1].bias, 2)
+    apply_(model, masks)
+    assert model[:3](torch.rand(1, 3, 12, 12))[:, 0].min() > 0
