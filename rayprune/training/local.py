@@ -13,7 +13,7 @@ from rayprune.results.progress import Changes, ProgressLog, StageProgress, Study
 from rayprune.results.recorder import Recorder
 from rayprune.results.stages import finished_records
 from rayprune.results.storage import StorageError
-from rayprune.training.run import failure_message, run_plan
+from rayprune.training.run import failure_message, load_dataset, run_plan
 from rayprune.training.stage import EpochReport
 from rayprune.training.worker import Worker, broadcast, local_worker, training_process
 from rayprune.trials import TrialPlan
@@ -31,6 +31,7 @@ def run_local(
     ``StorageError``.
     """
     folder = study_folder(default_storage(study), study.name)
+    load_dataset.cache_clear()  # files may have been written anew since an earlier study
     with training_process(study.scaling.cpus_per_worker), local_worker() as worker:
         journal = None if recorder is None else _Journal(recorder, on_progress)
         if recorder is not None:

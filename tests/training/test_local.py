@@ -1,5 +1,8 @@
 """A study without Ray: every stage once, failures alone, progress after every epoch."""
 
+import shutil
+
+import pyarrow.parquet as pq
 import pytest
 
 from rayprune.config import Study
@@ -7,6 +10,7 @@ from rayprune.plan import count_epochs
 from rayprune.results.recorder import Recorder
 from rayprune.results.table import read_metadata
 from rayprune.training.local import run_local
+from rayprune.training.run import load_dataset
 from rayprune.trials import make_trials
 
 
@@ -67,6 +71,22 @@ def test_a_bug_of_the_users_is_one_line_with_its_place(run):
     ((status),) = read_metadata(table)[1]
     assert status.status == "failed"
     assert status.reason.startswith("TypeError: what is this? (test_local.py, line ")
+
+
+def test_images_that_were_written_anew_are_read_anew_by_the_next_study(run, small, tmp_path):
+    """Its keys are of the new ones, and so its results had better be."""
+    images = {part: str(tmp_path / f"{part}.parquet") for part in ("train", "test")}
+    for part, file in images.items():
+        shutil.copy(small["data"]["parquet"][part], file)
+    table = pq.read_table(images["train"])
+    keys = set()
+    for number in (len(table), len(table) - 60):
+        pq.write_table(table.slice(0, number), images["train"])
+        _, _, (trial,) = run({}, data={"parquet": images}, dense={"epochs": 1})
+        dataset = load_dataset(trial.experiment.data, trial.experiment.seed)
+        assert len(dataset.train) + len(dataset.val) == number
+        keys.add(trial.key)
+    assert len(keys) == 2
 
 
 TUNED = {
