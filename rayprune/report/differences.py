@@ -94,7 +94,12 @@ def _whom(comparison: Comparison) -> str:
     if wanted:
         named = ", ".join(said(wanted))
         return f"The reference is what the study names, {named}; of several the best {ranked}."
-    return f"The reference is, at each sparsity, the setting that is best {ranked}."
+    return (
+        f"The reference is, at each sparsity, the setting that is best {ranked}. The same runs "
+        "chose it, and what luck they had shows on the test split too: of settings that are all "
+        "alike, one is told apart from it in more than 5 of 100 studies (of 13, in 6 to 11). A "
+        "reference that is named before (search.reference) has no such luck."
+    )
 
 
 def _levels_without(comparison: Comparison) -> list[str]:

@@ -256,8 +256,8 @@ class Comparison:
     def compared_by(self) -> str:
         """What differences to the reference are of: the metric on the test split, if it is there.
 
-        Settings are ranked, and a tuned one's values chosen, on the validation split, so that what
-        ranks first there has luck in its favour; on the test split it has none.
+        Settings are ranked on the validation split, so that what ranks first there has luck in its
+        favour. On the test split it has none of that split's, but still that of its training runs.
         """
         test = on_test(self.metric)
         is_there = any(row.get(test) is not None for row in self.finals)

@@ -47,8 +47,9 @@ def paired_differences(
     (m - i + 1), until the first that is not below; m counts settings with two pairs or more. An
     interval is Student's at the level that its p-value was compared with, that of the first one not
     rejected for all after it, so it excludes 0 exactly where Holm's procedure rejects. The chance
-    of one false verdict or more among all settings is at most `error`, and each interval is at
-    least as wide as one without correction. Without any variance the interval is the value itself.
+    of one false verdict or more among all settings is at most `error`, for a reference that was
+    not chosen by the same runs, and each interval is at least as wide as one without correction.
+    Without any variance the interval is the value itself.
     Source: Holm, "A simple sequentially rejective multiple test procedure", 1979.
     """
     pairs = [_pairs(setting, reference) for setting in settings]

@@ -82,6 +82,8 @@ def test_it_is_said_once_what_an_interval_is() -> None:
     assert "over 3 seeds on this data set and its test split; it says nothing about other" in said
     assert "Holm's correction" in said
     assert "at each sparsity, the setting that is best by validation accuracy" in said
+    assert "The same runs chose it" in said
+    assert "The same runs" not in notes_of(made.equal_budget(reference={"method": "GMP"}))
     assert notes_of(made.schedules_grid()) == ""
 
 
