@@ -82,6 +82,8 @@ def report_trials(study: Study, tries: Sequence[TrialPlan], choice: TrialPlan) -
     One for each of `search.seeds`. Their names follow on those of the tries, by settings.
     """
     trials, conditions = [], _conditions(study)
+    # Where other tries go back to one of its epochs, other choices may: the dense run ends there.
+    cuts = {stage.last_epoch for stage in choice.plan if stage.part_of is not None}
     seeds, width = study.search.seeds, len(choice.name)
     for number, seed in enumerate(seeds, start=len(tries) + choice.setting * len(seeds)):
         experiment = choice.experiment.model_copy(update={"seed": seed})
@@ -89,7 +91,7 @@ def report_trials(study: Study, tries: Sequence[TrialPlan], choice: TrialPlan) -
             f"{number:0{width}d}",
             {**choice.values, "seed": seed},
             experiment,
-            make_plan(experiment, conditions(experiment)),
+            make_plan(experiment, conditions(experiment), cut_dense_at=cuts),
             phase="report",
             setting=choice.setting,
         )

@@ -567,6 +567,17 @@ def test_the_choice_is_reported_on_every_seed_under_names_that_do_not_depend_on_
         assert trial.experiment == last.experiment.model_copy(update={"seed": seed})
 
 
+def test_settings_that_rewind_and_that_do_not_share_the_dense_run_of_a_report():
+    space = {"prune.rewind": {"grid": [None, {"epoch": 3}]}}
+    tune = {"tries": 1, "space": {"optim.lr": {"uniform": [0.01, 1]}}}
+    fields = {"experiment": {"dense": {"epochs": 6}}, "search": TUNED | {"space": space}}
+    fields["search"] |= {"tune": tune}
+    study = Study.model_validate(fields)
+    tries = make_trials(study)
+    plain, rewound = (report_trials(study, tries, choice)[0].plan for choice in tries)
+    assert plain[:2] == rewound[:2] and [s.epochs for s in plain[:2]] == [3, 3]
+
+
 def test_a_condition_on_what_is_tuned_is_one_for_tries():
     study = tuned(where=["method != 'BIMP' or prune.cycles >= 2"])
     trials = [t for t in make_trials(study) if t.values["method"] == "BIMP"]
