@@ -47,6 +47,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+NO_TRY = "no try of it ended with a result"
+
 OnProgress = Callable[[StudyProgress], None]
 OnResults = Callable[["Results"], None]
 
@@ -102,9 +104,17 @@ class Results:
 
     @property
     def errors(self) -> dict[str, str]:
-        """Trial -> why it failed or is unfinished."""
+        """Trial -> why it failed or is unfinished; of a study that tunes, setting -> as much.
+
+        A try that failed is an answer, as that a rate was too large, unless all of a setting did.
+        """
         bad = ("failed", "unfinished")
-        return {trial.name: trial.reason for trial in self.trials if trial.status in bad}
+        found = {
+            trial.name: trial.reason
+            for trial in self.trials
+            if trial.status in bad and (trial.phase, trial.status) != ("tune", "failed")
+        }
+        return found | dict.fromkeys(self.comparison.summary.untuned, NO_TRY)
 
     @property
     def best(self) -> BestTrial | None:

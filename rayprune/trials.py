@@ -311,8 +311,21 @@ def _planned(study: Study, points: Sequence[Point]) -> list[tuple[Experiment, tu
     if mistakes:
         lines = (f"{line}{_at(where, len(points))}" for line, where in mistakes.items())
         raise ConfigError("\n".join(lines))
+    _check_told_apart(points, experiments)
     plans = share_dense_runs(experiments, _conditions(study))
     return list(zip(experiments, plans, strict=True))
+
+
+def _check_told_apart(points: Sequence[Point], experiments: Sequence[Experiment]) -> None:
+    """Trials are one setting by their values. Raises ``ConfigError``."""
+    known: dict[str, Experiment] = {}
+    for point, experiment in zip(points, experiments, strict=True):
+        if known.setdefault(repr(point.values), experiment) != experiment:
+            at = ", ".join(f"{path}={value}" for path, value in point.values.items())
+            raise ConfigError(
+                f"search: two trials are {at}, and are not the same. Give cases of several spaces "
+                "different names"
+            )
 
 
 def _width(study: Study, num_listed: int) -> int:

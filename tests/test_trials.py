@@ -589,6 +589,14 @@ def test_a_small_space_has_fewer_tries():
     assert len(make_trials(study)) == 4 * 2
 
 
+def test_cases_of_one_name_that_are_not_the_same_are_refused():
+    spaces = [{"way": {"cases": {"one": {"prune.sparsity": s}}}} for s in (0.8, 0.9)]
+    (said,) = mistakes(search={"spaces": spaces})
+    assert said.startswith("search: two trials are way=one, and are not the same")
+    apart = [{**space, "retrain.epochs": {"grid": [n]}} for n, space in enumerate(spaces, start=1)]
+    assert len(trials_of(search={"spaces": apart})) == 2
+
+
 def test_a_field_inside_of_a_case_leaves_the_case_as_it_is():
     cases = {"STR": {"dense.sparsify": {"method": "str"}}}
     space = {"way": {"cases": cases}, "dense.sparsify.theta_decay": {"choice": [0.1]}}

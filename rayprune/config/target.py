@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import os
 import sysconfig
 import traceback
 from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
+_imported: dict[str, tuple[int, int]] = {}  # file -> when it was written and its size, at first
 WHERE = "It must lie in the current folder or on PYTHONPATH"
 
 
@@ -17,12 +19,15 @@ def find_target(target: str, field: str) -> Callable[..., Any]:
     """Import the function that `target` names, `package.module:function`.
 
     `field` is what messages call it. Raises a ``ValueError`` where there is no such module or
-    function, and where the module fails as it is imported: then with the error's type and line.
+    function, where the module fails as it is imported: then with the error's type and line, and
+    where its file was changed since this process imported it.
     """
     module_name, _, name = target.partition(":")
     if not module_name or module_name.startswith(".") or not name.isidentifier():
         raise ValueError(f"{field} must be package.module:function, got {target!r}")
-    function = _attribute(_import(module_name, field), name, field)
+    module = _import(module_name, field)
+    _check_unchanged(module, field)
+    function = _attribute(module, name, field)
     if not callable(function):
         kind = type(function).__name__
         raise ValueError(f"{field} must name a function, got {target!r}, which is of type {kind}")
@@ -39,6 +44,20 @@ def _import(name: str, field: str) -> ModuleType:
         text = error.msg if isinstance(error, SyntaxError) else str(error)
         reason = f"{type(error).__name__}: {text}" if text else type(error).__name__
         raise ValueError(f"{field}: cannot import {name}: {reason}{_place(error)}") from error
+
+
+def _check_unchanged(module: ModuleType, field: str) -> None:
+    """A result would be kept under the key of code that did not make it."""
+    file = getattr(module, "__file__", None)
+    if file is None or not os.path.isfile(file):
+        return
+    info = os.stat(file)
+    written = info.st_mtime_ns, info.st_size
+    if _imported.setdefault(file, written) != written:
+        raise ValueError(
+            f"{field}: {file} was changed since this process imported it. Start a new process "
+            "(in a notebook: a new kernel)"
+        )
 
 
 def _attribute(module: ModuleType, name: str, field: str) -> Any:

@@ -53,7 +53,9 @@ def open_folders(root: str | None) -> Sources:
 
 
 def _subfolders(folder: Path) -> tuple[str, ...]:
-    return tuple(sorted(entry.name for entry in os.scandir(folder) if entry.is_dir()))
+    """Hidden ones, as editors and notebooks leave them, are no classes."""
+    names = (entry.name for entry in os.scandir(folder) if entry.is_dir())
+    return tuple(sorted(name for name in names if not name.startswith(".")))
 
 
 def _list_images(folder: Path, classes: tuple[str, ...]) -> FolderRows:

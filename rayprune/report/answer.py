@@ -245,5 +245,9 @@ def _end(comparison: Comparison, setting: Setting, number: int) -> str:
 
 def _open(comparison: Comparison) -> str:
     """What may still change the answer."""
-    count = len(comparison.trials("unfinished"))
-    return f"{counted(count, 'trial')} unfinished" if count else ""
+    count, untuned = len(comparison.trials("unfinished")), comparison.summary.untuned
+    parts = [
+        f"no try of {', '.join(untuned)} ended with a result" if untuned else "",
+        f"{counted(count, 'trial')} unfinished" if count else "",
+    ]
+    return "; ".join(filter(None, parts))

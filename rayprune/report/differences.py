@@ -41,7 +41,8 @@ def shown(comparison: Comparison, difference: Difference | None) -> str:
     if difference is None:
         return MISSING
     if difference.interval is None:
-        return f"{_number(comparison, difference.mean, 2)} (one seed)"
+        why = "one seed" if difference.num_pairs == 1 else "the same for all seeds"
+        return f"{_number(comparison, difference.mean, 2)} ({why})"
     low, high = difference.interval
     for digits in range(2, MOST_DIGITS + 1):
         ends = [_number(comparison, value, digits) for value in (low, high)]

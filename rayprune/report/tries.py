@@ -9,15 +9,17 @@ from rayprune.report.answer import epochs_tuning
 from rayprune.report.columns import Column
 from rayprune.report.numbers import MISSING, metric_value, percent
 from rayprune.results.comparison import Comparison
+from rayprune.results.grouping import grouped
 from rayprune.results.labels import metric_name, said
-from rayprune.results.setting import Setting
+from rayprune.results.setting import Setting, mean_of
 
 
 def tries_caption(comparison: Comparison) -> str:
     """Who chose, by what, and what it took."""
     metric, cost = metric_name(comparison.metric), epochs_tuning(comparison)
     return (
-        f"Values were chosen for each setting by the {metric} of its tries, on seeds of their own; "
+        f"Values were chosen for each setting by the {metric} of its tries, on seeds of their own "
+        "(a failed try is not counted here); "
         f"all other results are of other seeds{f', and {cost}' if cost else ''}."
     )
 
@@ -44,8 +46,8 @@ def tries_columns(comparison: Comparison) -> list[Column[Setting]]:
         Column(heading="goal", text=_goal, sort_value=lambda s: s.goal),
         Column(
             heading="tries",
-            text=lambda s: _count(comparison, s),
-            sort_value=lambda s: len(comparison.tries_of(s)),
+            text=lambda s: f"{len(_values(comparison, s))}",
+            sort_value=lambda s: len(_values(comparison, s)),
         ),
         Column(
             heading="chosen",
@@ -67,14 +69,10 @@ def chosen(comparison: Comparison, setting: Setting) -> str:
 
 
 def _values(comparison: Comparison, setting: Setting) -> list[float]:
-    values = (row[comparison.metric] for row in comparison.tries_of(setting))
-    return [value for value in values if value is not None]
-
-
-def _count(comparison: Comparison, setting: Setting) -> str:
-    count = len(comparison.tries_of(setting))
-    lost = count - len(_values(comparison, setting))
-    return f"{count} ({lost} diverged)" if lost else f"{count}"
+    """The metric of each try that ended with one: the mean over the seeds of tuning."""
+    tries = grouped(comparison.tries_of(setting), comparison.summary.tuned)
+    means = (mean_of(row[comparison.metric] for row in rows) for rows in tries)
+    return [mean.value for mean in means if mean is not None]
 
 
 def _goal(setting: Setting) -> str:

@@ -90,6 +90,9 @@ def check_same(
         return
     keys = {trial.key for trial in trials}
     lacking = sum(key not in keys for key in before)
+    if study.search.tune and (gone := {*earlier.search.seeds} - {*study.search.seeds}):
+        why = f"it reports on seed {', '.join(map(str, sorted(gone)))}, which this one does not"
+        raise _another(folder, why, study, _differences(_fields(earlier), _fields(study)))
     if lacking:
         why = f"{lacking} of its {len(before)} trials are not in this one"
         raise _another(folder, why, study, _differences(_fields(earlier), _fields(study)))
@@ -125,12 +128,8 @@ def made_otherwise(earlier: Earlier, trials: Sequence[TrialPlan]) -> int:
         return 0
     keys = {trial.key for trial in trials}
     _, statuses = read_metadata(earlier.table)
-    columns = [name for name in ("trial", "phase") if name in earlier.table.column_names]
-    rows = earlier.table.select(columns).to_pylist()
-    chosen = {row["trial"] for row in rows if row.get("phase") == "report"}
-    return sum(
-        s.status == "finished" and s.key not in keys and s.name not in chosen for s in statuses
-    )
+    own = [status for status in statuses if status.phase != "report"]
+    return sum(status.status == "finished" and status.key not in keys for status in own)
 
 
 def stops_alike(earlier: Study | None, study: Study) -> bool:

@@ -25,6 +25,8 @@ class TrialStatus:
     """Why it did not finish; empty for a finished trial."""
     key: str = ""
     """Of the last stage of its plan: names may be given anew as a study grows, keys are not."""
+    phase: Phase = ""
+    """Of a study that tunes: tune for a try, report for what was chosen."""
     reported: tuple[Mapping[str, float], ...] = ()
     """Of a stopped trial: what it reported to Ray Tune, epoch by epoch. Trials of a later start are
     compared with it."""
@@ -39,8 +41,6 @@ class TrialOutcome(TrialStatus):
     method: str
     """What the table calls it: imp, bimp, dense, or the method that sparsified the dense run."""
     seed: int
-    phase: Phase = ""
-    """Of a study that tunes: tune for a try, report for what was chosen."""
     records: tuple[StageRecord, ...] = ()
     """A record for each stage that is done, in the order of the plan."""
 
@@ -70,6 +70,8 @@ class StudySummary:
     """Columns whose value was chosen for each setting by tries on seeds of their own."""
     tuning_epochs: int = 0
     """Epochs of these tries."""
+    untuned: tuple[str, ...] = ()
+    """Settings of which no try ended with a result, and which nothing is reported of."""
 
     @property
     def metric(self) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 BySeed = Mapping[int, float | None]  # seed -> value; None or NaN where it is missing
+ROUNDING = 1e-9  # .875 - .865 and .865 - .855 are not quite the same
 ERROR = 0.05  # the chance that any setting of a family is told apart though none differs
 
 
@@ -19,7 +20,8 @@ class Difference:
     num_pairs: int
     """Seeds that both have a value of."""
     interval: tuple[float, float] | None = None
-    """Low and high; None with fewer than two pairs: then nothing can be said about chance."""
+    """Low and high; None where nothing can be said about chance: with fewer than two pairs, or
+    where all of them differ by the same."""
 
     @property
     def is_told_apart(self) -> bool:
@@ -36,6 +38,11 @@ class _Sample:
     error: float
     p: float
 
+    @property
+    def has_spread(self) -> bool:
+        """Whether chance shows in it: in more than rounding, or in no difference at all."""
+        return self.mean == 0 or self.error > ROUNDING * abs(self.mean)
+
 
 def paired_differences(
     settings: Sequence[BySeed], reference: BySeed, error: float = ERROR
@@ -49,7 +56,8 @@ def paired_differences(
     rejected for all after it, so it excludes 0 exactly where Holm's procedure rejects. The chance
     of one false verdict or more among all settings is at most `error`, for a reference that was
     not chosen by the same runs, and each interval is at least as wide as one without correction.
-    Without any variance the interval is the value itself.
+    Differences that are all the same have none: of a few values of a coarse metric, such as an
+    accuracy, that is chance. If all are 0, the interval is 0.
     Source: Holm, "A simple sequentially rejective multiple test procedure", 1979.
     """
     pairs = [_pairs(setting, reference) for setting in settings]
@@ -57,11 +65,12 @@ def paired_differences(
         Difference(mean=statistics.fmean(values), num_pairs=len(values)) if values else None
         for values in pairs
     ]  # of one pair it stays so
-    samples = {number: _sample(values) for number, values in enumerate(pairs) if len(values) > 1}
+    family = {number: _sample(values) for number, values in enumerate(pairs) if len(values) > 1}
+    samples = {number: sample for number, sample in family.items() if sample.has_spread}
     level, is_rejecting = error, True
     for rank, number in enumerate(sorted(samples, key=lambda n: samples[n].p)):
         if is_rejecting:
-            level = error / (len(samples) - rank)
+            level = error / (len(family) - rank)
         difference = _difference(samples[number], level)
         is_rejecting = is_rejecting and difference.is_told_apart
         made[number] = difference

@@ -69,6 +69,7 @@ class Recorder:
         """All trials so far; a searcher adds to them, and so does what tuning chose."""
         self._tries = tuple(trial for trial in trials if trial.phase == "tune")
         self._tuning_epochs = count_epochs(trial.plan for trial in self._tries).unique
+        self._untuned: list[str] = []
         self._num_chosen, self._num_settings = 0, num_settings(study) if self._tries else 0
         """Settings of a study that tunes: those whose choice is made, and all."""
         done = self._find_done(self.trials)
@@ -139,7 +140,8 @@ class Recorder:
             choice = choose(self.study, tries, last)
             chosen = [] if choice is None else report_trials(self.study, self._tries, choice)
             if choice is None:
-                log.warning("no try of %s ended with a result: it is not run", self._about(tries))
+                self._untuned.append(self._about(tries))
+                log.warning("no try of %s ended with a result: it is not run", self._untuned[-1])
             # In this order: who asks from another thread finds them all once the study is whole.
             self.trials += chosen
             self._num_chosen += 1
@@ -201,7 +203,6 @@ class Recorder:
                 values=trial.values,
                 method=method_name(trial.experiment),
                 seed=trial.experiment.seed,
-                phase=trial.phase,
                 records=self._records_of(trial),
             )
             for trial in self.trials[: len(self._statuses.all)]
@@ -258,6 +259,7 @@ class Recorder:
             reference=self.study.search.reference or {},
             tuned=tuned_names(self.study),
             tuning_epochs=self._tuning_epochs,
+            untuned=tuple(self._untuned),
         )
 
     @property

@@ -98,6 +98,9 @@ class Statuses:
         return key in self._over and self._over[key].status == "failed"
 
     def _status(self, trial: TrialPlan) -> TrialStatus:
+        return replace(self._end(trial), phase=trial.phase)
+
+    def _end(self, trial: TrialPlan) -> TrialStatus:
         name, last = trial.name, trial.key
         if trial.mistake:
             return TrialStatus(name=name, status="infeasible", reason=trial.mistake)

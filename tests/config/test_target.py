@@ -111,3 +111,11 @@ def test_a_file_that_is_not_text_is_a_clear_error(module, content):
     text = complaint(f"{name}:f")
     assert f"cannot import {name}: SyntaxError: " in text
     assert "importlib" not in text
+
+
+def test_a_file_that_was_changed_since_its_import_is_refused(module):
+    """Its old code would run, and the result be kept under the key of the new one."""
+    name, file = module("def build(): return 7")
+    assert find_target(f"{name}:build", FIELD)() == 7
+    file.write_text("def build(): return 70")
+    assert "was changed since this process imported it" in complaint(f"{name}:build")

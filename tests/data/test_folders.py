@@ -24,6 +24,7 @@ def write_tree(
 def test_folders_are_classes(tmp_path: Path) -> None:
     write_tree(tmp_path, {"train": 6, "test": 2})
     (tmp_path / "train" / "ant" / "notes.txt").write_text("no image")
+    (tmp_path / "train" / ".ipynb_checkpoints").mkdir()
     (tmp_path / "train" / "bee" / "deep").mkdir()
     (tmp_path / "train" / "bee" / "deep" / "x.JPEG").write_bytes(encode(make_images(1)[0], "JPEG"))
     sources = open_folders(str(tmp_path))

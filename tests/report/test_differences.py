@@ -37,13 +37,15 @@ def notes_of(table: pa.Table) -> str:
         (ACCURACY, 0.001, (-0.00001, 0.003), "+0.10 [0.00, +0.30]"),
         (ACCURACY, 0.001, (0.00001, 0.002), "+0.100 [+0.001, +0.200]"),  # it does not hold 0
         (ACCURACY, 0.001, None, "+0.10 (one seed)"),
+        (ACCURACY, -0.0015, (), "-0.15 (the same for all seeds)"),
         (LOSS, 0.01234, (-0.2, 0.25), "+0.0123 [-0.2, +0.25]"),
     ],
 )
 def test_a_difference_is_shown_with_its_interval(
-    comparison: Comparison, mean: float, interval: tuple[float, float] | None, text: str
+    comparison: Comparison, mean: float, interval: tuple[float, ...] | None, text: str
 ) -> None:
-    difference = Difference(mean=mean, num_pairs=3 if interval else 1, interval=interval)
+    num_pairs = 1 if interval is None else 3
+    difference = Difference(mean=mean, num_pairs=num_pairs, interval=interval or None)
     assert shown(comparison, difference) == text
 
 

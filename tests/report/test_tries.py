@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import statistics
 from html import unescape
 
 import made_studies as made
@@ -21,7 +22,9 @@ def rows_of(table: pa.Table) -> list[dict[str, str]]:
 
 
 def accuracy(lost: float) -> str:
-    return f"{100 * (made.dense(7).metrics['val_accuracy'] - lost):.2f} %"
+    """The mean over the seeds of tuning."""
+    dense = statistics.fmean(made.dense(seed).metrics["val_accuracy"] for seed in (7, 8))
+    return f"{100 * (dense - lost):.2f} %"
 
 
 def test_each_setting_tells_its_tries_and_what_they_chose() -> None:
@@ -39,7 +42,7 @@ def test_each_setting_tells_its_tries_and_what_they_chose() -> None:
     ]
 
 
-def test_a_try_that_diverged_is_counted() -> None:
+def test_a_try_without_a_value_is_not_counted() -> None:
     table = made.tuned()
     values = [
         math.nan if row["phase"] == "tune" and row["optim.lr"] == 0.1 else row["val_accuracy"]
@@ -48,7 +51,7 @@ def test_a_try_that_diverged_is_counted() -> None:
     at = table.column_names.index("val_accuracy")
     table = table.set_column(at, "val_accuracy", pa.array(values))
     allr, _ = rows_of(table)
-    assert allr["tries"] == "2 (1 diverged)"
+    assert allr["tries"] == "1"
     assert allr["worst, validation accuracy"] == accuracy(0.001)
 
 
@@ -59,7 +62,7 @@ def test_the_page_has_a_section_of_what_was_tried() -> None:
     assert section.count("<tr>") == 3
     text = re.sub(r"\s+", " ", unescape(re.sub(r"<[^>]+>", " ", section)))
     assert tries_caption(comparison) in text
-    assert "by the validation accuracy of its tries, on seeds of their own" in text
-    assert "and tuning took 52 epochs." in text
-    assert "10 trials</b><p>2 settings, 4 tries" in page
+    assert "by the validation accuracy of its tries, on seeds of their own " in text
+    assert "and tuning took 104 epochs." in text
+    assert "14 trials</b><p>2 settings, 8 tries" in page
     assert "What was tried" not in render_page(Comparison.from_table(made.cycles()), (), "")

