@@ -2,8 +2,9 @@
 
 Weights and a user's modules are read whole. Of images, which may be terabytes, all sizes count, and
 of up to `SAMPLED_FILES` files the beginning, the end (in Parquet the footer, with the place and
-statistics of every column chunk) and blocks between. Where a file lies, what it is called and when
-it was written do not count, so a copy elsewhere is the same.
+statistics of every column chunk) and blocks between. Where a file lies and when it was written do
+not count, so a copy elsewhere is the same; nor does its name, but in a tree of images, whose
+folders are classes.
 """
 
 from __future__ import annotations
