@@ -35,6 +35,7 @@ MAY_IMPORT_RAY = {"distributed"}
 RUN_WHAT_THEY_READ = {"pickle", "_pickle", "cloudpickle", "dill", "shelve", "marshal", "joblib"}
 
 
+@pytest.mark.timeout(900)  # mypy reads torch, the first time for minutes on a slow machine
 @pytest.mark.parametrize(
     "command",
     [

@@ -18,7 +18,7 @@ SPACE = {
     "dense.epochs": {"equals": "15 - retrain.epochs"},
     "prune.sparsity": {"uniform": [0.5, 0.9]},
     "dense.milestones": {"choice": [[0.5, 0.75], [0.3]]},
-    "prune.recalibrate_batch_norm": {"choice": [True, False]},
+    "recalibrate_batch_norm": {"choice": [True, False]},
     "prune.fraction_per_cycle": {"choice": [None, 0.5]},
     "way": {"cases": {"one": {"prune.cycles": 1}, "two": {"prune.cycles": 2}}},
 }
@@ -30,7 +30,7 @@ POINTS = [
         "dense.epochs": 15 - epochs,
         "prune.sparsity": sparsity,
         "dense.milestones": milestones,
-        "prune.recalibrate_batch_norm": epochs > 2,
+        "recalibrate_batch_norm": epochs > 2,
         "prune.fraction_per_cycle": fraction,
         "way": way,
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,9 @@ class TensorBoard(TBXLoggerCallback, Log):
         self._copied_s[trial] = time.monotonic()
 
     def log_trial_result(self, iteration: int, trial: Any, result: dict[str, Any]) -> None:
-        super().log_trial_result(iteration, trial, result)
+        # A network without weights has an endless speed-up: no point of a curve, but a complaint.
+        finite = {n: v for n, v in result.items() if not isinstance(v, float) or isfinite(v)}
+        super().log_trial_result(iteration, trial, finite)
         if time.monotonic() - self._copied_s[trial] >= COPY_EVERY_S:
             self._copy(trial)
 

@@ -7,7 +7,6 @@ import threading
 from collections import deque
 from collections.abc import Callable, Mapping
 from functools import partial
-from math import isfinite
 from typing import Any
 
 from ray import tune
@@ -127,7 +126,7 @@ class Tracker(tune.Callback):
         new = {
             name: value
             for name, value in result.items()
-            if isinstance(value, int | float) and isfinite(value) and name not in NO_METRICS
+            if isinstance(value, int | float) and name not in NO_METRICS
             if steps.get(name, -1) < step
         }
         if new and FAILED not in result:
