@@ -1,20 +1,19 @@
 """What to compute, as frozen values: read, checked in full, and never changed afterwards."""
 
+from rayprune.config.data import Data, Normalize, ParquetFiles
 from rayprune.config.experiment import (
     Allr,
     Budget,
-    Data,
     Dense,
     Experiment,
-    Model,
-    Optim,
-    ParquetFiles,
     Prune,
     Retrain,
     Rewind,
 )
 from rayprune.config.load import load_study, load_study_of_one
 from rayprune.config.messages import ConfigError
+from rayprune.config.model import Model
+from rayprune.config.optim import Optim
 from rayprune.config.study import (
     Algorithm,
     Dimension,
@@ -25,6 +24,7 @@ from rayprune.config.study import (
     Study,
     Tracker,
 )
+from rayprune.config.task import OwnTask
 
 __all__ = [
     "Algorithm",
@@ -36,7 +36,9 @@ __all__ = [
     "Dimension",
     "Experiment",
     "Model",
+    "Normalize",
     "Optim",
+    "OwnTask",
     "ParquetFiles",
     "Prune",
     "Retrain",

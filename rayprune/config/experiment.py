@@ -2,106 +2,34 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from rayprune.config.data import Data, Share
 from rayprune.config.frozen import Frozen
+from rayprune.config.model import Model
+from rayprune.config.optim import Optim
 from rayprune.config.pattern import check_sparsity, n_of_m
 from rayprune.config.sparsify import Allocation, Sparsify
+from rayprune.config.task import AnyTask, OwnTask
 from rayprune.schedules import OWN_SCHEDULES, DenseSchedule, RetrainSchedule
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
-Share = Annotated[float, Field(gt=0, lt=1)]
-
-
-class Model(Frozen):
-    """Which network. Exactly one of `name` and `target`."""
-
-    name: str | None = None
-    """One of ours (small_cnn, resnet20 …), a torchvision classification model, or timm/<name>."""
-    target: str | None = None
-    """`package.module:function` that returns an nn.Module."""
-    kwargs: dict[str, Any] = Field(default_factory=dict)
-    """Keyword arguments of the builder."""
-    weights: str | None = None
-    """A .safetensors or .pt file of start weights, or the name of a torchvision weights entry."""
-
-    @model_validator(mode="after")
-    def _one_source(self) -> Model:
-        if (self.name is None) == (self.target is None):
-            raise ValueError("takes exactly one of name and target. Write {name: small_cnn}")
-        return self
-
-
-class ParquetFiles(Frozen):
-    """Image-struct Parquet as on the Hugging Face hub; file, folder or glob, local, s3:// or gs://."""
-
-    train: str
-    """Training images."""
-    test: str
-    """Test images, read once, at the end."""
-    image_column: str = "image"
-    """Column of struct<bytes, path>, or of plain bytes."""
-    label_column: str = "label"
-    """Column of class numbers or names."""
-
-
-class Data(Frozen):
-    """Which images. At most one of `name`, `parquet` and `target`; none means fashion_mini."""
-
-    name: str | None = None
-    """fashion_mini, mnist, fashion_mnist, cifar10, cifar100 or image_folder."""
-    root: str | None = None
-    """Folder of a torchvision set, or of an image_folder tree with train/ and test/."""
-    parquet: ParquetFiles | None = None
-    """Parquet files of your own."""
-    target: str | None = None
-    """`package.module:function` that returns {"train": …, "test": …[, "val": …]}."""
-    kwargs: dict[str, Any] = Field(default_factory=dict)
-    """Keyword arguments of the target."""
-    augment: Literal["auto", "none", "crop_flip", "crop", "crop_flip_rotate", "imagenet"] = "auto"
-    """Augmentation of training images; validation and test images are never augmented.
-    crop_flip_rotate also turns them, by up to 15 degrees."""
-    val_fraction: Share = 0.1
-    """Part of the training images that is held out for validation, in (0, 1)."""
-    resize: Annotated[int, Field(ge=8)] | None = None
-    """Side length in pixels that all images are brought to."""
-    streaming: Literal["auto", "always", "never"] = "auto"
-    """Read images while training instead of holding them on the device; auto: over 4 GB decoded."""
-    loader_workers: Annotated[int, Field(ge=0)] = 2
-    """Processes that decode streamed images, for each Ray Train worker."""
-    on_bad: Literal["error", "skip"] = "error"
-    """What a corrupt image does: stop with its file and row, or be skipped and counted."""
-
-    @model_validator(mode="after")
-    def _one_source(self) -> Data:
-        given = [f for f in ("name", "parquet", "target") if getattr(self, f) is not None]
-        if len(given) > 1:
-            raise ValueError(f"takes one of name, parquet and target, got {' and '.join(given)}")
-        return self
-
-
-class Optim(Frozen):
-    """SGD, with Nesterov momentum when there is weight decay."""
-
-    lr: Annotated[float, Field(gt=0)] = 0.1
-    """Initial learning rate of the dense run."""
-    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
-    """Momentum, in [0, 1)."""
-    weight_decay: Annotated[float, Field(ge=0)] = 5.0e-4
-    """L2 penalty, applied once."""
-    decay: Literal["all", "weights"] = "all"
-    """What decays: all parameters, or only those with two and more dimensions."""
 
 
 class Dense(Frozen):
-    """The dense run, stage 0."""
+    """The dense run, stage 0; with `epochs: 0` a network that was trained elsewhere."""
 
-    epochs: Annotated[int, Field(ge=1)] | None = None
-    """Epochs; 12 unless a budget says it."""
+    epochs: Annotated[int, Field(ge=0)] | None = None
+    """Epochs; 12 unless a budget says it. 0 takes `model.weights` as they are, and the fields below
+    then say how they were trained, as far as a schedule of the cycles asks for it."""
     schedule: DenseSchedule | None = None
     """LR schedule; stepped, or linear under a budget."""
+    trained_epochs: Annotated[int, Field(ge=1)] | None = None
+    """With epochs 0: how long the network was trained for. Without it ALLR goes by d1 alone."""
+    smallest_lr: Annotated[float, Field(gt=0)] | None = None
+    """With epochs 0: the smallest learning rate that it was trained with, warm-up left out."""
     warmup: Fraction = 0.0
     """Fraction of the run with a rising learning rate."""
     milestones: tuple[Share, ...] = (0.5, 0.75)
@@ -134,6 +62,9 @@ class Prune(Frozen):
     """unstructured, filter, or n:m such as 2:4."""
     ignore: tuple[str, ...] = ()
     """Name patterns of weights that stay dense, such as conv1.* or head*."""
+    include: tuple[str, ...] = ()
+    """Name patterns of weights that may be pruned beside those of convolution and linear layers,
+    such as *.c_attn.weight, a matrix in a layer of the model's own."""
     rewind: Rewind | None = None
     """Weight rewinding (Frankle et al. 2020, Renda et al. 2020): each cycle retrains the dense
     run's weights at that epoch, under the masks of the pruned network."""
@@ -147,6 +78,11 @@ class Prune(Frozen):
     @model_validator(mode="after")
     def _pattern_fits_sparsity(self) -> Prune:
         check_sparsity(self.pattern, self.sparsity)
+        if n_of_m(self.pattern) and self.include:
+            raise ValueError(
+                f"pattern {self.pattern} runs along a layer's inputs, and of the weights in include "
+                "nothing says which dimension that is. Write pattern: unstructured"
+            )
         if n_of_m(self.pattern) and (self.cycles > 1 or self.fraction_per_cycle):
             raise ValueError(f"pattern {self.pattern} is one cycle's work. Write cycles: 1")
         return self
@@ -192,8 +128,9 @@ class Budget(Frozen):
 
     epochs: Annotated[int, Field(ge=1)]
     """Epochs in total."""
-    dense_epochs: Annotated[int, Field(ge=1)] | None = None
-    """Epochs of the dense run; or give `dense_share`."""
+    dense_epochs: Annotated[int, Field(ge=0)] | None = None
+    """Epochs of the dense run, 0 for a network that was trained elsewhere; or give
+    `dense_share`."""
     dense_share: Share | None = None
     """Part of the budget that the dense run takes, in (0, 1)."""
 
@@ -214,11 +151,13 @@ class Experiment(Frozen):
     model: Model = Model(name="small_cnn")
     """The network."""
     data: Data = Data(name="fashion_mini")
-    """Its images."""
-    task: Literal["classification", "segmentation"] = "classification"
-    """Names loss and metrics."""
+    """Its samples."""
+    task: AnyTask = "classification"
+    """Names loss and metrics; {target: "my_nets:task"} is a rayprune.Task of your own."""
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """classification and segmentation: part of each target that is spread over all classes."""
     batch_size: Annotated[int, Field(ge=1)] = 128
-    """Images a step, over all workers together."""
+    """Samples a step, over all workers together."""
     optim: Optim = Optim()
     """The optimiser, which every stage starts afresh."""
     dense: Dense = Dense()
@@ -268,5 +207,63 @@ class Experiment(Frozen):
             raise ValueError(
                 f"prune.rewind goes back to dense weights, and a run with dense.sparsify "
                 f"{self.dense.sparsify.method} has none. Leave one of the two out"
+            )
+        return self
+
+    @property
+    def is_brought(self) -> bool:
+        """Whether its dense network was trained elsewhere: stage 0 only measures it."""
+        epochs = self.dense.epochs if self.budget is None else self.budget.dense_epochs
+        return epochs == 0
+
+    @model_validator(mode="after")
+    def _past_is_of_a_trained_network(self) -> Experiment:
+        dense, field = self.dense, "dense.epochs" if self.budget is None else "budget.dense_epochs"
+        if self.is_brought:
+            if self.model.weights is None and self.model.target is None:
+                raise ValueError(
+                    f"{field}: 0 takes a trained network, got untrained {self.model.name}. "
+                    "Add model.weights: FILE"
+                )
+            if self.prune.rewind is not None:
+                raise ValueError(
+                    f"prune.rewind goes back into the dense run, and {field}: 0 has none. Leave "
+                    "one of the two out"
+                )
+            if dense.sparsify is not None:
+                raise ValueError(
+                    f"dense.sparsify works during the dense run, and {field}: 0 has none. Write "
+                    f"{field}: 12, or leave sparsify out"
+                )
+            return self
+        for name in ("trained_epochs", "smallest_lr"):
+            if getattr(dense, name) is not None:
+                raise ValueError(
+                    f"dense.{name} says how a network was trained elsewhere, and this one is "
+                    f"trained here. Write {field}: 0, or leave {name} out"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _loss_is_smoothed_by_its_task(self) -> Experiment:
+        if self.label_smoothing and isinstance(self.task, OwnTask):
+            raise ValueError(
+                f"label_smoothing is of classification and segmentation, and the task is "
+                f"{self.task.target}. Leave it out, and smooth in your loss"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _method_fits_optimiser(self) -> Experiment:
+        method = self.dense.sparsify.method if self.dense.sparsify else None
+        if method == "gsm" and self.optim.name != "sgd":
+            raise ValueError(
+                f"dense.sparsify.method gsm is a rule for SGD's momentum, got optim.name "
+                f"{self.optim.name}. Write optim.name: sgd"
+            )
+        if method is not None and self.optim.ema_decay is not None:
+            raise ValueError(
+                f"optim.ema_decay averages weights of one mask, and the masks of "
+                f"dense.sparsify.method {method} move. Leave one of the two out"
             )
         return self

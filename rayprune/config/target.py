@@ -1,4 +1,4 @@
-"""A function of the user's, named `package.module:function`, for a model or a data set."""
+"""A function of the user's, named `package.module:function`: a model, a data set or a task."""
 
 from __future__ import annotations
 
@@ -22,16 +22,21 @@ def find_target(target: str, field: str) -> Callable[..., Any]:
     function, where the module fails as it is imported: then with the error's type and line, and
     where its file was changed since this process imported it.
     """
+    function = find_attribute(target, field)
+    if not callable(function):
+        kind = type(function).__name__
+        raise ValueError(f"{field} must name a function, got {target!r}, which is of type {kind}")
+    return function
+
+
+def find_attribute(target: str, field: str) -> Any:
+    """Whatever `target` names in a module; like `find_target`, which wants a function."""
     module_name, _, name = target.partition(":")
     if not module_name or module_name.startswith(".") or not name.isidentifier():
         raise ValueError(f"{field} must be package.module:function, got {target!r}")
     module = _import(module_name, field)
     _check_unchanged(module, field)
-    function = _attribute(module, name, field)
-    if not callable(function):
-        kind = type(function).__name__
-        raise ValueError(f"{field} must name a function, got {target!r}, which is of type {kind}")
-    return function
+    return _attribute(module, name, field)
 
 
 def _import(name: str, field: str) -> ModuleType:

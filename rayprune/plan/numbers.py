@@ -11,10 +11,11 @@ DEFAULT_RETRAIN_EPOCHS = 2
 
 
 def dense_epochs(experiment: Experiment) -> int:
-    """Epochs of the dense run, ``T`` (``T0`` under a budget)."""
+    """Epochs of the dense run, ``T`` (``T0`` under a budget); 0 if it was trained elsewhere."""
     budget = experiment.budget
     if budget is None:
-        return experiment.dense.epochs or DEFAULT_DENSE_EPOCHS
+        epochs = experiment.dense.epochs
+        return DEFAULT_DENSE_EPOCHS if epochs is None else epochs
     if budget.dense_epochs is not None:
         return budget.dense_epochs
     assert budget.dense_share is not None

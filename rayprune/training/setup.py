@@ -17,7 +17,7 @@ from rayprune.pruning.structured import channel_masks
 from rayprune.sparsifiers import FixedMasks, Sparsifier, make_sparsifier
 from rayprune.training.order import derive_seed
 from rayprune.training.rates import StageRates
-from rayprune.training.task import TASKS, Task
+from rayprune.training.task import Task, make_task
 from rayprune.training.worker import Worker
 
 
@@ -88,7 +88,7 @@ def set_up(
         rates=rates,
         sparsifier=sparsifier,
         optimizer=optimizer,
-        task=TASKS[experiment.task],
+        task=make_task(experiment.task, label_smoothing=experiment.label_smoothing),
     )
 
 

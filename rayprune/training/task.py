@@ -5,36 +5,83 @@ A task counts over batches into one float64 vector, which ranks add up, and read
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
+from rayprune.config import OwnTask
+from rayprune.config.task import AnyTask, find_task
 from rayprune.data import IGNORED_PIXEL
+
+
+def call_model(model: nn.Module, inputs: Any, targets: Any) -> Any:
+    """`model(**inputs)` of a dictionary, `model(*inputs)` of a tuple, else `model(inputs)`."""
+    if isinstance(inputs, Mapping):
+        return model(**inputs)
+    return model(*inputs) if isinstance(inputs, tuple) else model(inputs)
 
 
 @dataclass(frozen=True)
 class Task:
-    """Loss and metrics of one kind of problem."""
+    """Loss and metrics of one kind of problem.
 
-    loss: Callable[[Any, Tensor], Tensor]
-    """(model output, targets) -> mean loss, a scalar."""
-    count: Callable[[Any, Tensor], Tensor]
-    """(model output, targets) -> (k,) float64 counts that add up over batches and ranks."""
-    metrics: Callable[[Tensor], dict[str, float]]
-    """Counts -> metrics by name; `loss` and `accuracy` are always there."""
+    Inputs and targets are a batch as the data has it: tensors of any shape and type, or lists,
+    tuples and dictionaries of them. They, and what the model returns, are on the worker's device.
+    """
+
+    loss: Callable[[Any, Any], Tensor]
+    """(model output, targets) -> mean loss over the batch, a scalar with a gradient."""
+    count: Callable[[Any, Any], Tensor]
+    """(model output in evaluation mode, targets) -> (k,) float64 counts that add up over batches
+    and ranks; k is the same for all batches."""
+    metrics: Callable[[Tensor], Mapping[str, float]]
+    """Sum of all counts -> metrics by name; `loss` should be one of them."""
+    lower_is_better: Collection[str] = ("loss",)
+    """Names of the metrics of which less is better; of all others more is."""
+    forward: Callable[[nn.Module, Any, Any], Any] = call_model
+    """(model, inputs, targets) -> model output. `model.training` says which of the two it is for:
+    a detector takes targets in training alone."""
+    find_unused_parameters: bool = False
+    """Whether it depends on the batch which parameters the loss reaches, as with experts that only
+    some inputs go to. Parameters that no batch reaches are found without it."""
+    name: str = "the task"
+    """What messages call it."""
 
 
-def _classification_loss(logits: Tensor, labels: Tensor) -> Tensor:
-    return F.cross_entropy(logits.float(), labels)
+def make_task(task: AnyTask, *, label_smoothing: float = 0.0) -> Task:
+    """One of ours by name, or the user's. Raises ``ValueError`` for what is no `Task`."""
+    if not isinstance(task, OwnTask):
+        made = TASKS[task]
+        return replace(made, loss=partial(made.loss, label_smoothing=label_smoothing))
+    made = find_task(task)
+    if not isinstance(made, Task):
+        raise ValueError(
+            f"experiment.task.target must be a rayprune.Task or return one, got "
+            f"{type(made).__name__} of {task.target!r}"
+        )
+    return replace(made, name=f"task {task.target}")
 
 
-def _classification_count(logits: Tensor, labels: Tensor) -> Tensor:
-    loss = F.cross_entropy(logits.float(), labels, reduction="sum")
-    correct = (logits.argmax(1) == labels).sum()
+def scores_of(output: Tensor | Mapping[str, Tensor]) -> Tensor:
+    """The class scores: plain ones, `out` of torchvision's models, `logits` of Hugging Face's."""
+    if isinstance(output, Mapping):
+        output = output["logits"] if "logits" in output else output["out"]
+    return output.float()
+
+
+def _classification_loss(output: Any, labels: Tensor, *, label_smoothing: float = 0.0) -> Tensor:
+    return F.cross_entropy(scores_of(output), labels, label_smoothing=label_smoothing)
+
+
+def _classification_count(output: Any, labels: Tensor) -> Tensor:
+    scores = scores_of(output)
+    loss = F.cross_entropy(scores, labels, reduction="sum")
+    correct = (scores.argmax(1) == labels).sum()
     return torch.stack(
         [loss.double(), correct.double(), torch.ones_like(correct).double() * len(labels)]
     )
@@ -45,18 +92,16 @@ def _classification_metrics(counts: Tensor) -> dict[str, float]:
     return {"loss": loss / num, "accuracy": correct / num}
 
 
-def _pixels(output: Tensor | Mapping[str, Tensor]) -> Tensor:
-    """Torchvision's segmentation models return a dict; plain ones the scores themselves."""
-    return (output if isinstance(output, Tensor) else output["out"]).float()
-
-
-def _segmentation_loss(output: Any, targets: Tensor) -> Tensor:
-    return F.cross_entropy(_pixels(output), targets, ignore_index=IGNORED_PIXEL)
+def _segmentation_loss(output: Any, targets: Tensor, *, label_smoothing: float = 0.0) -> Tensor:
+    scores = scores_of(output)
+    return F.cross_entropy(
+        scores, targets, ignore_index=IGNORED_PIXEL, label_smoothing=label_smoothing
+    )
 
 
 def _segmentation_count(output: Any, targets: Tensor) -> Tensor:
     """The summed loss, then the confusion matrix, rows = truth."""
-    scores = _pixels(output)  # (n, classes, height, width)
+    scores = scores_of(output)  # (n, classes, height, width)
     loss = F.cross_entropy(scores, targets, ignore_index=IGNORED_PIXEL, reduction="sum")
     classes = scores.shape[1]
     valid = targets != IGNORED_PIXEL
