@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
-from torch.optim import SGD
+from torch.optim import Optimizer
 
 from rayprune.config import Experiment
 from rayprune.data import Dataset
@@ -15,6 +15,8 @@ from rayprune.plan import Stage
 from rayprune.pruning.masks import Masks, not_ignored
 from rayprune.pruning.structured import channel_masks
 from rayprune.sparsifiers import FixedMasks, Sparsifier, make_sparsifier
+from rayprune.training.ema import WeightAverage, start_average
+from rayprune.training.optimizer import make_optimizer
 from rayprune.training.order import derive_seed
 from rayprune.training.rates import StageRates
 from rayprune.training.task import Task, make_task
@@ -34,7 +36,9 @@ class StageSetup:
     worker: Worker
     rates: StageRates
     sparsifier: Sparsifier
-    optimizer: SGD
+    optimizer: Optimizer
+    average: WeightAverage | None
+    """Of the weights, if that is asked for: what is measured and shipped."""
     task: Task
 
     @property
@@ -60,7 +64,10 @@ def set_up(
     dataset: Dataset,
     worker: Worker,
 ) -> StageSetup:
-    """Sparsifier, then DDP, then optimiser: each sees the parameters that the one before made."""
+    """Sparsifier, then DDP, then optimiser: each sees the parameters that the one before made.
+
+    The average begins with the weights as they are masked.
+    """
     sparsifier = _make_sparsifier(experiment, stage, model, masks, dataset, worker)
     parallel: nn.Module = model
     if worker.world_size > 1:
@@ -70,14 +77,7 @@ def set_up(
             broadcast_buffers=False,  # they are averaged once an epoch instead of at each forward
         )
     optim = experiment.optim
-    optimizer = SGD(
-        sparsifier.parameter_groups(decay=optim.decay),
-        lr=optim.lr,
-        momentum=optim.momentum,
-        weight_decay=optim.weight_decay,
-        nesterov=optim.weight_decay > 0 and optim.momentum > 0,
-        fused=True,
-    )
+    optimizer = make_optimizer(optim, sparsifier.parameter_groups(decay=optim.decay))
     return StageSetup(
         experiment=experiment,
         stage=stage,
@@ -88,6 +88,7 @@ def set_up(
         rates=rates,
         sparsifier=sparsifier,
         optimizer=optimizer,
+        average=None if optim.ema_decay is None else start_average(model, optim.ema_decay),
         task=make_task(experiment.task, label_smoothing=experiment.label_smoothing),
     )
 
@@ -122,6 +123,7 @@ def _make_sparsifier(
         num_steps=stage.epochs * num_steps_per_epoch(experiment, dataset),
         weight_decay=weight_decay,
         seed=derive_seed(experiment.seed, "sparsifier"),
+        decoupled_decay=experiment.optim.name == "adamw",
     )
 
 
