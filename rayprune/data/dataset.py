@@ -307,7 +307,9 @@ def _check_targets(samples: Samples, source: Source, classes: tuple[str, ...]) -
         check_classes(samples.targets, len(classes), source.place)
 
 
-def _levels(data: config.Data, reading: _Reading, train: Samples) -> tuple[Tensor, Tensor] | None:
+def _levels(
+    data: config.Data, reading: _Reading, train: Samples, trained: Preprocessing | None
+) -> tuple[Tensor, Tensor] | None:
     """Mean and standard deviation (C,) float64 of levels 0 to 255 that inputs are normalised by.
 
     With auto those that weights were `trained` with, else ImageNet's for its augmentation, else
