@@ -8,7 +8,7 @@ from rayprune.plan import EpochCount, count_epochs, make_plan
 from rayprune.pruning.masks import num_pruned, num_weights, sparsity
 from rayprune.sparsifiers import METHODS
 from rayprune.training.network import make_model
-from rayprune.training.run import load_dataset
+from rayprune.training.run import dataset_of
 
 FIND_THEIR_OWN = ("str", "cs", "dst")
 OPTIONS = {  # so that each of them has something to do within the 81 steps of a test
@@ -83,7 +83,7 @@ def test_adamw_and_clipped_gradients_reach_the_goal_as_well(case, small, tmp_pat
 @every_case
 def test_what_is_left_is_a_plain_network_that_has_learnt(case, sparsified):
     wanted, snapshot, _ = sparsified(case)
-    dataset = load_dataset(wanted.data, wanted.seed)
+    dataset = dataset_of(wanted)
     model = make_model(wanted, dataset)
     model.load_state_dict(snapshot.weights)
     measured = snapshot.records[-1].metrics["test_accuracy"]
