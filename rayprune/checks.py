@@ -5,7 +5,8 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Sequence
 
-from rayprune.config import ConfigError, Study
+from rayprune.config import ConfigError, Experiment, OwnTask, Study
+from rayprune.config.goals import lower_is_better
 from rayprune.results.earlier import check_same, read_earlier
 from rayprune.results.files import default_storage, study_folder
 from rayprune.trials import TrialPlan, check_space
@@ -61,6 +62,7 @@ def check_parts(study: Study, trials: Sequence[TrialPlan]) -> None:
         check_data(data)
     for model in dict.fromkeys(experiment.model for experiment in experiments):
         check_model(model.name, target=model.target, weights=model.weights)
+    _check_tasks(experiments)
     if study.search.scheduler is not None or not study.search.algorithm.is_listed:
         from rayprune.distributed.searchers import check_search
 
@@ -69,6 +71,16 @@ def check_parts(study: Study, trials: Sequence[TrialPlan]) -> None:
         from rayprune.distributed.tracking import check_tracking
 
         check_tracking(study.tracking)
+
+
+def _check_tasks(experiments: Sequence[Experiment]) -> None:
+    """Tasks of the user's are there, and are tasks; what they measure shows as they count."""
+    from rayprune.training.task import make_task
+
+    for task in dict.fromkeys(experiment.task for experiment in experiments):
+        if isinstance(task, OwnTask):
+            make_task(task)
+            lower_is_better(task)
 
 
 def check_folder(study: Study, trials: Sequence[TrialPlan]) -> None:

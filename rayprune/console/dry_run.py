@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from rayprune.config import Dimension, Search, Study
+from rayprune.config.goals import goals_of
 from rayprune.plan import Stage, count_epochs
 from rayprune.points import drawn_points, options_of
 from rayprune.results.files import default_storage, study_folder
@@ -64,7 +65,7 @@ def print_search(console: Console, study: Study) -> None:
     drawn at random.
     """
     console.print(_dimensions(study.search))
-    for sentence in (_proposed(study), *_rules(study.search), *_of_drawn(study)):
+    for sentence in (_proposed(study), *_rules(study), *_of_drawn(study)):
         console.print(Text(sentence))
 
 
@@ -133,13 +134,15 @@ def _proposed(study: Study) -> str:
     return f"{text}, {before} of them before this start" if before else text
 
 
-def _rules(search: Search) -> Iterator[str]:
+def _rules(study: Study) -> Iterator[str]:
     """What is compared, and what is stopped or excluded."""
+    search = study.search
     if search.within_dense is not None:
         yield f"goal: the sparsest that loses at most {search.within_dense:g} of {search.metric}"
     else:
-        goals = zip(search.metrics, search.modes, strict=True)
-        yield f"goal: {', '.join(f'{metric} ({mode})' for metric, mode in goals)}"
+        goals = goals_of(study)
+        ways = zip(goals.metrics, goals.modes, strict=True)
+        yield f"goal: {', '.join(f'{metric} ({mode})' for metric, mode in ways)}"
     if search.scheduler is not None:
         scheduler, unit = search.scheduler, search.scheduler.unit
         counted = "epochs of retraining" if unit == "epochs" else unit
