@@ -195,6 +195,23 @@ def schedules_grid(*others: TrialOutcome, **summary: Any) -> pa.Table:
     return table_of([*trials, *others], ["retrain.schedule", "retrain.epochs"], **summary)
 
 
+def brought(trained_epochs: int | None = 12, **summary: Any) -> pa.Table:
+    """A network that was trained elsewhere: FT and ALLR, two budgets, two sparsities, one seed."""
+    trials = []
+    points = [(s, e, p) for s in ("ft", "allr") for e in (1, 3) for p in (0.9, 0.95)]
+    names = ("retrain.schedule", "retrain.epochs", "prune.sparsity")
+    for n, point in enumerate(points):
+        schedule, epochs, sparsity = point
+        values = dict(zip(names, point, strict=True))
+        trial = imp(str(n), values, schedule=schedule, epochs=epochs, sparsity=sparsity)
+        start, cycle = trial.records
+        start = replace(start, epochs=0, schedule="none", lr_peak=None, seconds=0.0)
+        d2 = None if trained_epochs is None else epochs / trained_epochs
+        cycle = replace(cycle, d2=d2) if schedule == "allr" else cycle
+        trials.append(replace(trial, records=(start, cycle)))
+    return table_of(trials, names, **summary)
+
+
 def of_own_task(higher: str = "r2", lower: str = "rmse", **summary: Any) -> pa.Table:
     """Two schedules at two sparsities and two seeds, measured by a task of the user's.
 
