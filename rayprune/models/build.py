@@ -85,7 +85,7 @@ def build_model(
     """
     expected = Expected(num_classes, in_channels)
     fields = {"name": name, "target": target, "weights": weights, "weights_key": weights_key}
-    check_model(**fields, new_head=new_head)  # type: ignore[arg-type]
+    check_model(**fields, new_head=new_head)
     model, notes = _build(
         name, target, dict(kwargs or {}), weights, weights_key, new_head, expected
     )

@@ -124,7 +124,7 @@ def _chosen(file: Path, found: Mapping[str, Any], key: str) -> Mapping[str, Any]
         raise ValueError(
             f"{FIELD}: {file} {there}, got experiment.model.weights_key: {key}. {remedy}"
         )
-    return found[key]  # type: ignore[no-any-return]
+    return found[key]
 
 
 def _listed(content: Mapping[Any, Any]) -> str:

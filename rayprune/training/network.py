@@ -76,6 +76,8 @@ def _build(model: Model, num_classes: int, in_channels: int) -> nn.Module:
         target=model.target,
         kwargs=model.kwargs,
         weights=model.weights,
+        weights_key=model.weights_key,
+        new_head=model.new_head,
         num_classes=num_classes,
         in_channels=in_channels,
     )
