@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
-from torch.optim import SGD
+from torch.optim import Optimizer
 
 from rayprune.config import Experiment
 from rayprune.data import Dataset
@@ -15,7 +13,10 @@ from rayprune.plan import Stage
 from rayprune.pruning.masks import Masks, not_ignored
 from rayprune.pruning.structured import channel_masks
 from rayprune.sparsifiers import FixedMasks, Sparsifier, make_sparsifier
+from rayprune.training.ema import WeightAverage, start_average
+from rayprune.training.optimizer import make_optimizer
 from rayprune.training.order import derive_seed
+from rayprune.training.parallel import Loss, parallelized
 from rayprune.training.rates import StageRates
 from rayprune.training.task import Task, make_task
 from rayprune.training.worker import Worker
@@ -29,12 +30,14 @@ class StageSetup:
     stage: Stage
     model: nn.Module
     parallel: nn.Module
-    """The model behind DDP; the model itself on a single worker."""
+    """(inputs, targets) -> loss, behind DDP where there are several workers."""
     dataset: Dataset
     worker: Worker
     rates: StageRates
     sparsifier: Sparsifier
-    optimizer: SGD
+    optimizer: Optimizer
+    average: WeightAverage | None
+    """Of the weights, if that is asked for: what is measured and shipped."""
     task: Task
 
     @property
@@ -42,12 +45,12 @@ class StageSetup:
         return num_steps_per_epoch(self.experiment, self.dataset)
 
     @property
-    def images_per_epoch(self) -> int:
+    def samples_per_epoch(self) -> int:
         return self.steps_per_epoch * self.experiment.batch_size
 
     @property
     def local_batch(self) -> int:
-        """Images a step on this rank."""
+        """Samples a step on this rank."""
         return self.experiment.batch_size // self.worker.world_size
 
 
@@ -60,24 +63,16 @@ def set_up(
     dataset: Dataset,
     worker: Worker,
 ) -> StageSetup:
-    """Sparsifier, then DDP, then optimiser: each sees the parameters that the one before made."""
+    """Sparsifier, then DDP, then optimiser: each sees the parameters that the one before made.
+
+    The average begins with the weights as they are masked.
+    """
     sparsifier = _make_sparsifier(experiment, stage, model, masks, dataset, worker)
-    parallel: nn.Module = model
-    if worker.world_size > 1:
-        parallel = DistributedDataParallel(
-            model,
-            device_ids=[worker.device] if worker.device.type == "cuda" else None,
-            broadcast_buffers=False,  # they are averaged once an epoch instead of at each forward
-        )
+    task = make_task(experiment.task, label_smoothing=experiment.label_smoothing)
+    loss = Loss(model, task)
+    parallel = parallelized(loss, dataset.train, worker) if stage.epochs else loss
     optim = experiment.optim
-    optimizer = SGD(
-        sparsifier.parameter_groups(decay=optim.decay),
-        lr=optim.lr,
-        momentum=optim.momentum,
-        weight_decay=optim.weight_decay,
-        nesterov=optim.weight_decay > 0 and optim.momentum > 0,
-        fused=True,
-    )
+    optimizer = make_optimizer(optim, sparsifier.parameter_groups(decay=optim.decay))
     return StageSetup(
         experiment=experiment,
         stage=stage,
@@ -88,7 +83,8 @@ def set_up(
         rates=rates,
         sparsifier=sparsifier,
         optimizer=optimizer,
-        task=make_task(experiment.task, label_smoothing=experiment.label_smoothing),
+        average=None if optim.ema_decay is None else start_average(model, optim.ema_decay),
+        task=task,
     )
 
 
@@ -98,7 +94,7 @@ def loses_filters(experiment: Experiment, stage: Stage) -> bool:
 
 
 def num_steps_per_epoch(experiment: Experiment, dataset: Dataset) -> int:
-    """Full batches in the training images; the images left over wait for another epoch."""
+    """Full batches in the training samples; those left over wait for another epoch."""
     return len(dataset.train) // experiment.batch_size
 
 
@@ -122,6 +118,7 @@ def _make_sparsifier(
         num_steps=stage.epochs * num_steps_per_epoch(experiment, dataset),
         weight_decay=weight_decay,
         seed=derive_seed(experiment.seed, "sparsifier"),
+        decoupled_decay=experiment.optim.name == "adamw",
     )
 
 
@@ -136,5 +133,11 @@ def _silenced(
     """What goes with a removed filter: its bias and its batch norm's channel."""
     if not loses_filters(experiment, stage):
         return {}
-    example: Tensor = torch.zeros(1, *dataset.image_shape, device=worker.device)
-    return channel_masks(model, {n: m.to(worker.device) for n, m in masks.items()}, example)
+    example, _ = dataset.example
+    if not isinstance(example, Tensor):
+        raise ValueError(
+            "prune.pattern filter follows channels through the network, which must take one tensor "
+            f"then, got {type(example).__name__}. Write prune.pattern: unstructured"
+        )
+    on_device = {name: mask.to(worker.device) for name, mask in masks.items()}
+    return channel_masks(model, on_device, example.to(worker.device))
