@@ -96,6 +96,7 @@ def search(
         storage=recorder.storage,
         folder=recorder.folder,
         study=study.name,
+        goals=goals_of(study),
         token=token,
         has_dashboard=not is_fixed,
         ray_folder=ray_folder.name,
