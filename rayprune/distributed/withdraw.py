@@ -43,9 +43,13 @@ class Withdraw(tune.Callback):
         self._heard.clear()
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        last = trial.last_result or {}
+        if FAILED in last:  # a stage that failed says so too; that a goal is lacking, a trial alone
+            self._withdraw(trial, "failed", last[FAILED])
+            return
         scheduler = self._search.scheduler
         who = "a stopper" if scheduler is None else scheduler.name
-        epochs = (trial.last_result or {}).get(RETRAIN_EPOCHS, 0)
+        epochs = last.get(RETRAIN_EPOCHS, 0)
         self._withdraw(trial, "stopped", f"{who} stopped it after {epochs} epochs of retraining")
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:

@@ -5,9 +5,10 @@ from dataclasses import replace
 import pytest
 import ray
 from asked import Asked
-from made_trials import METRIC, TRIAL, search_of
+from made_trials import METRIC, TRIAL, goals_with
 from ray import tune
 
+from rayprune.config.goals import Goals
 from rayprune.distributed.actor import News
 from rayprune.distributed.ledger import Ledger, Run
 from rayprune.distributed.trial import (
@@ -95,7 +96,7 @@ def reported(monkeypatch):
 
 
 def run(study, **search):
-    run_trial({"trial": "a"}, ledger=Asked(study), search=search_of(**search), replays={})
+    run_trial({"trial": "a"}, ledger=Asked(study), goals=goals_with(**search), replays={})
 
 
 def heard(reported):
@@ -220,7 +221,7 @@ def test_what_was_stopped_before_is_reported_as_it_was_and_wants_nothing(reporte
     told = [{RETRAIN_EPOCHS: 1, METRIC: 0.5}, {RETRAIN_EPOCHS: 2, METRIC: 0.4}]
     study = Study()
     asked = Asked(study)
-    run_trial({"trial": "a"}, ledger=asked, search=search_of(), replays={"a": told, "b": []})
+    run_trial({"trial": "a"}, ledger=asked, goals=goals_with(), replays={"a": told, "b": []})
     assert reported == [{**result, IS_FINAL: False} for result in told] and asked.words == []
     assert all(IS_FINAL not in result for result in told), "what is handed on is not changed"
 
@@ -262,6 +263,53 @@ def test_without_the_question_there_is_no_goal(reported):
 
 def test_without_the_metric_of_the_dense_run_there_is_no_goal(reported):
     study = Study()
-    study.found = {stage.key: [{"val_loss": 0.1}] * stage.epochs for stage in TRIAL.plan}
+    study.found = {TRIAL.plan[0].key: [{}] * TRIAL.plan[0].epochs}
     run(study, within_dense=0.01)
     assert goals(reported) == [None] * len(EPOCHS)
+
+
+# ---- goals that the task does not measure, as a user's may ----
+
+LACKING = (
+    "search.metric: val_f1 is not measured by task nets:task, which has loss, rmse. "
+    "Write search.metric: val_rmse"
+)
+F1 = Goals(
+    metrics=("val_f1",),
+    modes=("max",),
+    within_dense=None,
+    lower_is_better=("loss",),
+    task="task nets:task",
+)
+
+
+def run_lacking(study):
+    run_trial({"trial": "a"}, ledger=Asked(study), goals=F1, replays={})
+
+
+def test_a_goal_that_is_not_measured_ends_the_trial_at_its_first_epoch(reported):
+    study = Study()
+    dense = TRIAL.plan[0]
+    study.found = {dense.key: [{"val_loss": 0.1, "val_rmse": 0.3, "train_loss": 0.2}]}
+    run_lacking(study)
+    assert reported == [{FAILED: LACKING}]
+
+
+def test_a_stage_without_an_epoch_says_at_its_end_that_a_goal_is_not_measured(reported):
+    dense, *cycles = TRIAL.plan
+    brought = TrialPlan("a", {}, TRIAL.experiment, (replace(dense, epochs=0), *cycles))
+    study = Study()
+    study.submit = lambda name: (
+        study.ledger.submit(name, brought.experiment, brought.plan) or brought
+    )
+    study.run_epoch = lambda: finish_dense(study)
+    run_lacking(study)
+    assert reported == [{FAILED: LACKING}]
+
+
+def finish_dense(study):
+    if not study.is_busy:
+        answer = study.ledger.next_stage(study.life, study.number)
+        study.is_busy = True
+        metrics = {"val_loss": 0.1, "val_rmse": 0.3, "pruned_val_f1": 0.0, "sparsity": 0.0}
+        study.ledger.finished(study.life, answer.stage.key, None, metrics)

@@ -122,6 +122,7 @@ def test_a_failure_is_an_error_of_the_trial_in_tunes_own_results(make, given_up)
     assert trial.errors == ["it diverged"]
     callback.on_trial_complete(0, [], trial)
     assert [each[RETRAIN_EPOCHS] for each in given_up[0].reported] == [1]
+    assert (given_up[0].status, given_up[0].reason) == ("failed", "it diverged")
 
 
 @pytest.mark.parametrize("end", ["on_trial_complete", "on_trial_error"])
