@@ -68,7 +68,7 @@ def record(
         weights_from=f"before-{key}" if cycle else None,
         metrics=metrics,
         seconds=4.0 * epochs,
-        images_per_second=11_000.0,
+        samples_per_second=11_000.0,
     )
 
 

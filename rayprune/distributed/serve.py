@@ -184,7 +184,7 @@ def _run(
         if worker.is_first:
             reach("serve.before_epoch_done")
             told = ledger.epoch_done.remote(
-                incarnation, stage.key, report.history, report.images_per_second
+                incarnation, stage.key, report.history, report.samples_per_second
             )
             is_wanted = ray.get(told)
         hear(report)

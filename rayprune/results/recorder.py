@@ -39,7 +39,7 @@ from rayprune.trials import TrialPlan, num_proposed, num_settings, report_trials
 REST = 20.0
 
 _OTHERWISE = (
-    "{} of this study came from other workers, threads or devices, from other images, weights or "
+    "{} of this study came from other workers, threads or devices, from other data, weights or "
     "code, or from another version of rayprune. Their results stay in the storage, and are not "
     "mixed with new ones: they run again"
 )

@@ -145,7 +145,7 @@ def test_what_is_measured_is_what_is_shipped(recalibrate, small, tmp_path):
         assert recalibrate or end["val_loss"] == record.metrics["val_loss"]
         if recalibrate:
             before = copied(model)
-            recalibrate_batch_norm_(model, dataset.train, 60, WORKER)
+            recalibrate_batch_norm_(model, dataset.train, TASKS["classification"], 60, WORKER)
             assert_same(copied(model), before)
 
 
