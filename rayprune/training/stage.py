@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from rayprune.config import Experiment
+from rayprune.config import Experiment, OwnTask
 from rayprune.data import NUM_RANDOMS, Dataset, Split
 from rayprune.plan import Stage
 from rayprune.pruning.masks import Masks, apply_, digest
@@ -55,7 +55,7 @@ class EpochReport:
     history: Sequence[Mapping[str, float]]
     """Metrics of each epoch of this stage so far, those before an interruption included; empty for
     an epoch of which they are not known."""
-    images_per_second: float
+    samples_per_second: float
 
     @property
     def epochs_done(self) -> int:
@@ -203,9 +203,11 @@ def _run_epoch(setup: StageSetup, epoch: int) -> tuple[float, float]:
     seconds = time.perf_counter() - started
     if not math.isfinite(loss):
         stage = "the dense run" if setup.stage.is_dense else f"cycle {cycle}"
+        is_own = isinstance(setup.experiment.task, OwnTask)
         raise TrainingDivergedError(
             f"{stage} ({setup.stage.schedule}) diverged in epoch {epoch + 1}: the loss is {loss}. "
             f"Lower optim.lr, now {setup.experiment.optim.lr:g}, or add dense.warmup"
+            + (f"; or {setup.task.name} returns what is not a number" if is_own else "")
         )
     average_buffers_(setup.model, worker)
     if setup.average is not None:
@@ -239,14 +241,23 @@ def _step(setup: StageSetup, step: int, inputs: Any, targets: Any) -> Tensor:
     return loss.detach()
 
 
-def _measure(setup: StageSetup, split: Split) -> dict[str, float]:
-    return evaluate(setup.model, split, setup.task, setup.local_batch, setup.worker)
+def _measure(setup: StageSetup, split: Split, *, may_be_nan: bool = False) -> dict[str, float]:
+    # Ours have no number only where the network has diverged, and then the loss says it.
+    is_ours = not isinstance(setup.experiment.task, OwnTask)
+    return evaluate(
+        setup.model,
+        split,
+        setup.task,
+        setup.local_batch,
+        setup.worker,
+        may_be_nan=may_be_nan or is_ours,
+    )
 
 
 def _measure_pruned(setup: StageSetup) -> dict[str, float]:
     """Metrics between the prune step and the retraining."""
     _recalibrate(setup)
-    return _measure(setup, setup.dataset.val)
+    return _measure(setup, setup.dataset.val, may_be_nan=True)
 
 
 def _recalibrate(setup: StageSetup) -> bool:
