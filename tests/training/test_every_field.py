@@ -23,8 +23,8 @@ OTHERS: dict[str, list[Any]] = {
     "model.name": ["lenet_5"],
     "model.target": [f"{__name__}:other_net"],
     "model.kwargs": [{"width": 6}],
-    "model.weights_key": [],  # with the loading of weights
-    "model.new_head": [],
+    "model.weights_key": ["ema"],
+    "model.new_head": [True],
     "model.weights": [],  # a file's name does not count, its bytes are a condition of the plan
     "data.name": ["fashion_mini"],
     "data.root": ["/elsewhere"],
@@ -40,10 +40,10 @@ OTHERS: dict[str, list[Any]] = {
     "data.streaming": ["always", "never"],
     "data.loader_workers": [0, 1],
     "data.on_bad": ["skip"],
-    "data.channels": [],  # this one to interpolation: with the loading that reads them
-    "data.normalize": [],
-    "data.eval_crop": [],
-    "data.interpolation": [],
+    "data.channels": [1],  # 3 would change the network
+    "data.normalize": ["none", {"mean": [0.3], "std": [0.3]}],
+    "data.eval_crop": [0.5],
+    "data.interpolation": ["bicubic"],
     "task": ["segmentation", {"target": f"{__name__}:own_task"}],
     "label_smoothing": [0.1],
     "batch_size": [10],
@@ -61,8 +61,8 @@ OTHERS: dict[str, list[Any]] = {
     "dense.warmup": [0.5],
     "dense.milestones": [[0.3]],
     "dense.factor": [0.5],
-    "dense.trained_epochs": [],  # these two with networks that were trained elsewhere
-    "dense.smallest_lr": [],
+    "dense.trained_epochs": [7],
+    "dense.smallest_lr": [0.002],
     "dense.sparsify": [{"method": "gmp"}, {"method": "str"}],
     "prune.sparsity": [0.5],
     "prune.cycles": [0, 1, 2],
@@ -70,7 +70,7 @@ OTHERS: dict[str, list[Any]] = {
     "prune.allocation": ["uniform", "erk"],
     "prune.pattern": ["filter", "2:4"],
     "prune.ignore": [["0.weight"]],
-    "prune.include": [],  # with the weights that it may name
+    "prune.include": [["0.weight"]],
     "prune.rewind": [{"epoch": 0}, {"epoch": 1}],
     "retrain.epochs": [0, 2],
     "retrain.schedule": ["llr", "slr", "ft"],
@@ -104,11 +104,23 @@ BASES: dict[str, dict[str, Any]] = {
         "retrain": {"epochs": 1, "schedule": "stepped", "lr": 0.03},
     },
     **{name: {"retrain": {"epochs": 1, "schedule": name}} for name in ("ft", "lrw", "slr", "clr")},
+    **{
+        f"brought, {schedule}": {
+            "dense": {"epochs": 0, "schedule": "stepped", "trained_epochs": 6, "smallest_lr": 1e-3},
+            "retrain": {"epochs": 1, "schedule": schedule},
+        }
+        for schedule in ("ft", "slr", "clr", "allr")
+    },
+    "brought, not retrained": {"dense": {"epochs": 0}, "retrain": {"epochs": 0}},
+    "resized": {"data.resize": 28},
 }
 
 SECTIONS = {  # whose fields are changed; those of all other bases say how to train and prune
     "allr": ("",),
     "adamw": ("optim.", "label_smoothing", "recalibrate"),
+    "resized": ("data.",),
+    "brought, allr": ("dense.", "model.", "optim.", "prune.", "retrain.", "label_smoothing"),
+    "brought, not retrained": ("dense.", "optim.", "retrain.", "label_smoothing"),
 }
 
 
@@ -227,7 +239,19 @@ def test_every_field_is_named():
 def test_a_field_that_changes_a_result_changes_its_key(name, base, tmp_path):
     sections = SECTIONS.get(name, ("dense.", "prune.", "retrain.", "allr.", "budget"))
     others = {path: values for path, values in OTHERS.items() if path.startswith(sections)}
-    assert check_law({**base, **BASES[name]}, tmp_path, others) > 3
+    fields = {**base, **BASES[name]}
+    if "data.resize" in fields:
+        fields["data"] = {**base["data"], "resize": fields.pop("data.resize")}
+    if name.startswith("brought"):
+        file = tmp_path / "trained.pt"
+        torch.manual_seed(0)
+        trained, averaged = normed_net(10, 1).state_dict(), normed_net(10, 1).state_dict()
+        torch.save(
+            trained if name != "brought, allr" else {"model": trained, "ema": averaged}, file
+        )
+        key = {"weights_key": "model"} if name == "brought, allr" else {}
+        fields["model"] = {**base["model"], "weights": str(file), **key}
+    assert check_law(fields, tmp_path, others) > 1
 
 
 @pytest.mark.parametrize("method", METHODS)
