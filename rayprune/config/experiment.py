@@ -261,6 +261,12 @@ class Experiment(Frozen):
                 f"dense.sparsify.method gsm is a rule for SGD's momentum, got optim.name "
                 f"{self.optim.name}. Write optim.name: sgd"
             )
+        pull = {"lc": "mu", "str": "theta_decay"}.get(method or "")
+        if pull and not self.optim.weight_decay and getattr(self.dense.sparsify, pull) is None:
+            raise ValueError(
+                f"dense.sparsify.method {method} goes by optim.weight_decay, which is 0, unless "
+                f"{pull} is given. Add dense.sparsify.{pull}: 0.05"
+            )
         if method is not None and self.optim.ema_decay is not None:
             raise ValueError(
                 f"optim.ema_decay averages weights of one mask, and the masks of "
