@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -12,7 +12,7 @@ from rayprune.config.model import Model
 from rayprune.config.optim import Optim
 from rayprune.config.pattern import check_sparsity, n_of_m
 from rayprune.config.sparsify import Allocation, Sparsify
-from rayprune.config.task import AnyTask, OwnTask
+from rayprune.config.task import NAMED_TASKS, AnyTask, OwnTask
 from rayprune.schedules import OWN_SCHEDULES, DenseSchedule, RetrainSchedule
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
@@ -177,6 +177,17 @@ class Experiment(Frozen):
     """Number format of the forward and backward pass; weights are always float32."""
     seed: Annotated[int, Field(ge=0)] = 0
     """Initial weights, data split and data order."""
+
+    @field_validator("task", mode="before")
+    @classmethod
+    def _named_or_own(cls, task: Any) -> Any:
+        if isinstance(task, str) and task not in NAMED_TASKS:
+            target = task if ":" in task else "my_nets:task"
+            raise ValueError(
+                f"must be one of {', '.join(NAMED_TASKS)}, or your own, got {task!r}. "
+                f"Write {{target: {target!r}}}"
+            )
+        return task
 
     @model_validator(mode="after")
     def _epochs_said_once(self) -> Experiment:
