@@ -370,8 +370,8 @@ def _preprocessing(
 ) -> dict[str, Any]:
     """What a record says, for whoever uses the network elsewhere."""
     return {
-        "mean": [round(float(x) / 255, 6) for x in mean],
-        "std": [round(float(x) / 255, 6) for x in std],
+        "mean": (mean / 255).tolist(),
+        "std": (std / 255).tolist(),
         "resize": data.resize,
         "eval_crop": reading.crop if data.resize else None,
         "interpolation": reading.interpolation if data.resize else None,
