@@ -101,7 +101,7 @@ def _run_stage(
     assert stage.inputs.teacher is None and not stage.inputs.ingredients, "no plan has them so far"
     is_first = stage.inputs.masks is None or stage.inputs.weights is None
     model = make_model(experiment, dataset, is_filled=is_first)
-    known: dict[str | None, Snapshot] = dict(inputs)
+    known: dict[str | None, Snapshot] = dict(inputs.items())
     if is_first:
         known[None] = initial_snapshot(model, experiment)
     before, weights = known[stage.inputs.masks], known[stage.inputs.weights]
