@@ -1,0 +1,117 @@
+"""Detection with torchvision's detectors, measured by average precision.
+
+A detector computes its losses itself, and only while training: `detection` says how it is called.
+The data is shapes.py. Study: tune_configs/recipe_detection.yaml.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from rayprune import Task
+from rayprune.recipes.shapes import Boxes
+
+
+def detector(num_classes: int, name: str | None = None, **options: Any) -> nn.Module:
+    """torchvision's detector `name`, such as fasterrcnn_mobilenet_v3_large_320_fpn, or a tiny one.
+
+    `num_classes` counts the background. Nothing is downloaded: weights are random, or those of the
+    file that model.weights names.
+    """
+    from torchvision.models import detection
+
+    if name is not None:
+        given = {"weights": None, "weights_backbone": None, "num_classes": num_classes}
+        return getattr(detection, name)(**{**given, **options})
+    sizes = detection.anchor_utils.AnchorGenerator(sizes=((8,),), aspect_ratios=((1.0,),))
+    given = {"anchor_generator": sizes, "min_size": 64, "max_size": 96, "detections_per_img": 20}
+    return detection.FCOS(_backbone(64), num_classes, **{**given, **options})
+
+
+def _backbone(width: int) -> nn.Module:
+    """Images to a map of an eighth of their sides."""
+    layers: list[nn.Module] = []
+    for before, after in ((3, width // 4), (width // 4, width // 2), (width // 2, width)):
+        convolution = nn.Conv2d(before, after, 3, stride=2, padding=1)
+        layers += [convolution, nn.GroupNorm(4, after), nn.ReLU()]
+    backbone = nn.Sequential(*layers)
+    backbone.out_channels = width  # type: ignore[assignment]  # what detectors ask for
+    return backbone
+
+
+def detection(
+    num_classes: int, overlap: float = 0.5, score: float = 0.5, num_bins: int = 50
+) -> Task:
+    """Average precision, its mean over classes; precision, recall and f1 from a `score` on.
+
+    A prediction is a hit when its overlap (intersection over union) with a box of its class is
+    `overlap` or more and no better prediction has that box. Scores are counted in bins from 0 to 1,
+    so that counts add up; `num_classes` counts the background.
+    """
+    return Task(
+        loss=_loss,
+        count=partial(_count, num_classes=num_classes, overlap=overlap, num_bins=num_bins),
+        metrics=partial(_metrics, num_classes=num_classes, score=score),
+        lower_is_better=(),
+        forward=_forward,
+    )
+
+
+def _forward(model: nn.Module, images: list[Tensor], targets: list[Boxes]) -> Any:
+    return model(images, targets) if model.training else model(images)
+
+
+def _loss(losses: dict[str, Tensor], targets: list[Boxes]) -> Tensor:
+    return torch.stack(list(losses.values())).sum()
+
+
+def _count(
+    found: list[Boxes], targets: list[Boxes], *, num_classes: int, overlap: float, num_bins: int
+) -> Tensor:
+    """For each class hits and false alarms by score, and the number of true boxes, flattened."""
+    counts = torch.zeros(num_classes, 2 * num_bins + 1, dtype=torch.float64)
+    for image, truth in zip(found, targets, strict=True):
+        # Many small steps: quicker where it does not wait for a device each time.
+        image, truth = ({k: v.cpu() for k, v in boxes.items()} for boxes in (image, truth))
+        bins = (image["scores"] * num_bins).long().clamp(0, num_bins - 1)
+        columns = torch.where(hits(image, truth, overlap), bins, num_bins + bins)
+        counts.index_put_((image["labels"], columns), counts.new_ones(()), accumulate=True)
+        counts[:, -1] += truth["labels"].bincount(minlength=num_classes)
+    return counts.flatten().to(targets[0]["boxes"].device)
+
+
+def hits(found: Boxes, truth: Boxes, overlap: float) -> Tensor:
+    """(k,) whether each found box is that of an object; the best score chooses first."""
+    from torchvision.ops import box_iou
+
+    is_hit = torch.zeros(len(found["scores"]), dtype=torch.bool)
+    overlaps = box_iou(found["boxes"], truth["boxes"])  # (found, truth)
+    overlaps[found["labels"][:, None] != truth["labels"]] = 0
+    for i in found["scores"].argsort(descending=True, stable=True).tolist():
+        if len(truth["labels"]) and overlaps[i].max() >= overlap:
+            is_hit[i] = True
+            overlaps[:, overlaps[i].argmax()] = 0  # that object is found
+    return is_hit
+
+
+def _metrics(counts: Tensor, *, num_classes: int, score: float) -> dict[str, float]:
+    objects = counts.view(num_classes, -1)[1:]  # without the background
+    num_true, num_bins = objects[:, -1], (objects.shape[1] - 1) // 2
+    by_score = objects[:, :-1].view(-1, 2, num_bins).flip(2).cumsum(2)  # from score 1 down
+    num_hits, num_found = by_score[:, 0], by_score.sum(1)
+    precision, recall = num_hits / num_found.clamp(min=1), num_hits / num_true[:, None]
+    best = precision.flip(1).cummax(1).values.flip(1)  # at this recall or more
+    average = (recall.diff(dim=1, prepend=torch.zeros_like(recall[:, :1])) * best).sum(1)
+    last = num_bins - math.floor(score * num_bins) - 1
+    hit, shown = num_hits[:, last].sum(), num_found[:, last].sum()
+    return {
+        "average_precision": float(average[num_true > 0].mean()),
+        "precision": float(hit / shown.clamp(min=1)),
+        "recall": float(hit / num_true.sum()),
+        "f1": float(2 * hit / (shown + num_true.sum())),
+    }
