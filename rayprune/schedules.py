@@ -34,6 +34,8 @@ class DenseLRs:
     schedule: Schedule
     num_steps: int
     num_warmup: int
+    given_smallest: float | None = None
+    """The smallest learning rate of a run elsewhere, where it is said."""
 
     @property
     def largest(self) -> float:
@@ -43,6 +45,8 @@ class DenseLRs:
     @property
     def smallest(self) -> float:
         """``eta_min``, the smallest learning rate of the dense run, its warm-up left out."""
+        if self.given_smallest is not None:
+            return self.given_smallest
         return min(self.schedule(i) for i in range(self.num_warmup, self.num_steps))
 
 

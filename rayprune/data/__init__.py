@@ -1,4 +1,4 @@
-"""Images: from files, names or functions to normalised batches on a device.
+"""Samples: from files, names or functions to batches on a device, images normalised.
 
 ``load_data`` returns a `Dataset` of three `Split`s; ``Split.batches`` makes batches of indices and
 random numbers that the caller draws. Order and augmentation are thus the caller's alone, and the
@@ -8,6 +8,7 @@ same for any number of workers.
                  named.py (sets with a name), folders.py (image trees), function.py (the user's),
                  parquet.py (with parquet_files.py, class_numbers.py, and mapped.py for streaming)
     images.py    encoded images to tensors
+    nests.py     inputs and targets that are several tensors
     reader.py    samples brought to one shape, in this process or in loader processes
     augment.py   images and random numbers to augmented images
     splits.py    batches, from memory or streamed
@@ -17,7 +18,9 @@ same for any number of workers.
 
 from rayprune.data.augment import NUM_RANDOMS
 from rayprune.data.check import check_data
-from rayprune.data.dataset import Dataset, load_data
+from rayprune.data.dataset import Dataset, load_data, open_sources
+from rayprune.data.nests import map_tensors
+from rayprune.data.preprocessing import Preprocessing
 from rayprune.data.sources import IGNORED_PIXEL
 from rayprune.data.splits import InMemory, Split
 
@@ -26,7 +29,10 @@ __all__ = [
     "NUM_RANDOMS",
     "Dataset",
     "InMemory",
+    "Preprocessing",
     "Split",
     "check_data",
     "load_data",
+    "map_tensors",
+    "open_sources",
 ]

@@ -21,7 +21,9 @@ MAX_ANGLE = 15.0  # degrees, either way, as the paper's authors turn CIFAR-100's
 NUM_ATTEMPTS = 10  # boxes that a random resized crop tries before it takes the centre
 AREA = (0.08, 1.0)  # of the image, Szegedy et al. 2015
 LOG_RATIO = (math.log(3 / 4), math.log(4 / 3))  # width over height
-EVALUATION_ZOOM = 256 / 224  # ImageNet's evaluation: resize to 256, keep the centre 224
+IMAGENET_CROP = 224 / 256  # ImageNet's evaluation: resize to 256, keep the centre 224
+
+Interpolation = Literal["bilinear", "bicubic"]
 
 NUM_RANDOMS = 3 + 2 * NUM_ATTEMPTS
 """Random numbers of a sample: vertical and horizontal position, flip, then (area, ratio) pairs.
@@ -81,6 +83,13 @@ def _gather(images: Tensor, pixels: Tensor) -> Tensor:
     return images.flatten(2).gather(2, places).unflatten(2, pixels.shape[1:])
 
 
+def grey(image: Tensor) -> Tensor:
+    """Luminance (1, H, W) of one colour image (3, H, W), of its own type."""
+    weights = torch.tensor([0.299, 0.587, 0.114]).view(3, 1, 1)
+    level = (image * weights).sum(0, keepdim=True)
+    return level.round().to(image.dtype) if image.dtype == torch.uint8 else level
+
+
 def _offsets(numbers: Tensor) -> Tensor:
     """(n,) in [0, 1) -> (n, 1) int64 in 0 .. 2 PADDING; the clamp is for float32's rounding up."""
     return (numbers * (2 * PADDING + 1)).long().clamp(max=2 * PADDING)[:, None]
@@ -106,21 +115,26 @@ def crop_box(height: int, width: int, numbers: Sequence[float]) -> tuple[int, in
     return (height - box_height) // 2, (width - box_width) // 2, box_height, box_width
 
 
-def random_resized_crop(image: Tensor, numbers: Sequence[float], side: int) -> Tensor:
+def random_resized_crop(
+    image: Tensor, numbers: Sequence[float], side: int, interpolation: Interpolation = "bilinear"
+) -> Tensor:
     """The box that `numbers` say of one image (C, H, W), resized to (C, side, side)."""
     from torchvision.transforms.v2 import functional as tv  # seconds: only where images are resized
 
     top, left, height, width = crop_box(image.shape[-2], image.shape[-1], numbers)
-    return tv.resize(image[:, top : top + height, left : left + width], [side, side])
+    box = image[:, top : top + height, left : left + width]
+    return tv.resize(box, [side, side], tv.InterpolationMode(interpolation))
 
 
-def center_crop(image: Tensor, side: int, *, zoom: float = 1.0) -> Tensor:
-    """The centre (C, side, side) of one image whose shorter side was resized to side * zoom."""
+def center_crop(
+    image: Tensor, side: int, crop: float = 1.0, interpolation: Interpolation = "bilinear"
+) -> Tensor:
+    """The centre (C, side, side) of one image whose shorter side was resized to side / crop."""
     from torchvision.transforms.v2 import functional as tv
 
     height, width = image.shape[-2:]
-    scale = round(side * zoom) / min(height, width)
+    scale = int(side / crop + 1e-6) / min(height, width)  # rounded down, as timm does
     size = [max(side, round(height * scale)), max(side, round(width * scale))]
     if size != [height, width]:
-        image = tv.resize(image, size)
+        image = tv.resize(image, size, tv.InterpolationMode(interpolation))
     return tv.center_crop(image, [side, side])

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, default_collate
 
-from rayprune.data.augment import EVALUATION_ZOOM, center_crop, random_resized_crop
-from rayprune.data.sources import BadSampleError, Source
+from rayprune.data.augment import Interpolation, center_crop, grey, random_resized_crop
+from rayprune.data.sources import BadSampleError, Collate, Source
 
 Request = tuple[np.ndarray, np.ndarray | None]
 """Rows (n,) and their random numbers (n, NUM_RANDOMS): NumPy, since sending a slice of a tensor
@@ -25,23 +25,32 @@ SMALL_IMAGE = 64 * 64  # pixels below which threads cost more than they bring
 
 @dataclass(frozen=True, eq=False)
 class Reader:
-    """Reads samples of `source` as images of one `shape` (C, H, W)."""
+    """Reads samples of `source`, images among them in one `shape` (C, H, W)."""
 
     source: Source
-    shape: tuple[int, int, int]
+    shape: tuple[int, int, int] | None
+    """None: inputs are no images, and are taken as they are."""
     side: int | None = None
     """Side that images of any size are brought to; None: all have `shape`, or it is an error."""
     is_imagenet: bool = False
-    """Crop at random as for ImageNet where random numbers are given, and zoom in where not."""
+    """Crop at random as for ImageNet where random numbers are given."""
+    crop: float = 1.0
+    """Part of the shorter side that a centre crop keeps, in (0, 1]."""
+    interpolation: Interpolation = "bilinear"
+    collate: Collate | None = None
+    """Samples -> a batch of inputs and targets; None stacks them."""
 
-    def __call__(self, row: int, numbers: Sequence[float] | None = None) -> tuple[Tensor, Tensor]:
-        """Image (C, H, W) and target; `numbers` are the sample's NUM_RANDOMS random numbers."""
+    def __call__(self, row: int, numbers: Sequence[float] | None = None) -> tuple[Any, Any]:
+        """Input and target; `numbers` are the sample's NUM_RANDOMS random numbers."""
         image, target = self.source[row]
+        if self.shape is None:
+            return image, target
+        if image.shape[0] == 3 > self.shape[0]:
+            image = grey(image)
         if self.side is not None and self.is_imagenet and numbers is not None:
-            image = random_resized_crop(image, numbers, self.side)
+            image = random_resized_crop(image, numbers, self.side, self.interpolation)
         elif self.side is not None:
-            zoom = EVALUATION_ZOOM if self.is_imagenet else 1.0
-            image = center_crop(image, self.side, zoom=zoom)
+            image = center_crop(image, self.side, self.crop, self.interpolation)
         if image.shape != self.shape:
             raise ValueError(
                 f"{self.source.place(row)}: images must have one shape, "
@@ -50,12 +59,36 @@ class Reader:
         return image.contiguous(), target  # decoders give all kinds of strides
 
 
+def stacked(samples: list[Any], place: str) -> Any:
+    """A batch of inputs and targets: tensors of equal shapes, one on the other.
+
+    Raises a ``ValueError`` for samples of different shapes or kinds; `place` is where they are.
+    """
+    try:
+        inputs, targets = default_collate(samples)
+    except (RuntimeError, TypeError, KeyError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(
+            f"{place}: samples of a batch must have equal shapes, or your function must return "
+            f"`collate` beside train and test, which makes a batch of a list of samples ({reason})"
+        ) from error
+    return inputs, targets
+
+
+def read_all_nests(reader: Reader) -> tuple[Any, Any]:
+    """Inputs and targets of all rows, stacked, where inputs are no images."""
+    rows = range(len(reader.source))
+    inputs, targets = stacked([reader(row) for row in rows], reader.source.place(0))
+    return inputs, targets
+
+
 def read_all(
     reader: Reader, dtype: torch.dtype, *, num_threads: int, on_bad: str
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, Any]:
     """Images (n, C, H, W) and targets of all rows in their order, without those skipped."""
+    assert reader.shape is not None, "these are images"
     images = torch.empty(len(reader.source), *reader.shape, dtype=dtype)
-    targets: list[Tensor | None] = [None] * len(images)
+    targets: list[Any] = [None] * len(images)
 
     def read(start: int) -> None:
         for row in range(start, min(start + CHUNK, len(images))):
@@ -79,7 +112,7 @@ def read_all(
         )
     if len(good) < len(images):
         images = images[torch.tensor([target is not None for target in targets])]
-    return images, torch.stack(good)
+    return images, default_collate(good)
 
 
 def readable_rows(reader: Reader, *, num_workers: int) -> Tensor:
@@ -91,8 +124,8 @@ def readable_rows(reader: Reader, *, num_workers: int) -> Tensor:
 
 def stream(
     reader: Reader, requests: Iterable[Request], *, num_workers: int, pin_memory: bool
-) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
-    """For each request images (n, C, H, W), targets and its random numbers, in their order."""
+) -> Iterator[tuple[Any, Any, Tensor | None]]:
+    """For each request inputs, targets and its random numbers, in their order."""
     for batch in _loader(_Batches(reader), requests, num_workers, pin_memory):
         if isinstance(batch, Exception):
             raise batch
@@ -119,12 +152,18 @@ class _Batches:
     def __getitem__(self, request: Request) -> Any:
         rows, randoms = request
         numbers = [None] * len(rows) if randoms is None else randoms.tolist()
+        place = self.reader.source.place(int(rows[0]))
         try:
             samples = [self.reader(row, n) for row, n in zip(rows.tolist(), numbers, strict=True)]
+            collate = self.reader.collate
+            batch = stacked(samples, place) if collate is None else collate(samples)
         except ValueError as error:
             return error  # a value, so that the user sees it without a loader process's traceback
-        images, targets = zip(*samples, strict=True)
-        return torch.stack(images), torch.stack(targets), randoms
+        if not isinstance(batch, tuple | list) or len(batch) != 2:
+            return ValueError(
+                f"{place}: collate must return (inputs, targets), got {type(batch).__name__}"
+            )
+        return *batch, randoms
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,4 +1,8 @@
-"""Where samples come from: one protocol over files, tensors and datasets, read row by row."""
+"""Where samples come from: one protocol over files, tensors and datasets, read row by row.
+
+A sample is (input, target). An image that is an input by itself is (C, H, W), uint8 or float32; any
+other input, and a target that is no class number, is a nest of tensors that is taken as it is.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +13,10 @@ from typing import Any, Protocol
 import torch
 from PIL import Image
 from torch import Tensor
+
+from rayprune.data.nests import as_tensors, map_tensors, tensors_in
+
+Collate = Callable[[list[Any]], tuple[Any, Any]]
 
 IGNORED_PIXEL = 255
 """Value of target pixels that count for nothing: void, or outside of the image after a crop."""
@@ -33,8 +41,8 @@ class Source(Protocol):
 
     def __len__(self) -> int: ...
 
-    def __getitem__(self, row: int) -> tuple[Tensor, Tensor]:
-        """Image (C, H, W), uint8 or float32, and target, int64 () or (H, W).
+    def __getitem__(self, row: int) -> tuple[Any, Any]:
+        """Input, such as an image (C, H, W), and target, such as int64 () or (H, W).
 
         Raises `BadSampleError` when the row cannot be read.
         """
@@ -55,21 +63,24 @@ class Sources:
     val: Source | None = None
     classes: tuple[str, ...] | None = None
     """None: the numbers that occur in the training part, 0 to the largest."""
+    collate: Collate | None = None
+    """Samples -> a batch of inputs and targets, where they cannot be stacked."""
 
 
 @dataclass(frozen=True, eq=False)
 class TensorRows:
-    """Images and targets that are in memory already."""
+    """Inputs and targets that are in memory already."""
 
     name: str
-    images: Tensor  # (n, C, H, W)
-    targets: Tensor  # (n,) or (n, H, W) int64
+    inputs: Any  # nest of (n, ...); images (n, C, H, W)
+    targets: Any  # nest of (n, ...); class numbers (n,) or (n, H, W) int64
 
     def __len__(self) -> int:
-        return len(self.images)
+        return len(next(tensors_in(self.inputs)))
 
-    def __getitem__(self, row: int) -> tuple[Tensor, Tensor]:
-        return self.images[row], self.targets[row]
+    def __getitem__(self, row: int) -> tuple[Any, Any]:
+        sample = map_tensors(lambda tensor: tensor[row], (self.inputs, self.targets))
+        return sample[0], sample[1]
 
     def place(self, row: int) -> str:
         return f"{self.name}, row {row}"
@@ -80,22 +91,32 @@ class TensorRows:
 
 @dataclass(frozen=True, eq=False)
 class DatasetRows:
-    """A map-style dataset of (image, target), the image a tensor or a PIL image."""
+    """A map-style dataset of (input, target); an image is a tensor or a PIL image."""
 
     name: str
     dataset: Any
     num_classes: int | None = None
     """None: known only when all targets were read."""
+    has_classes: bool = True
+    """Whether targets are class numbers; else they are taken as they are."""
+    is_collated: bool = False
+    """Whether samples are the business of the user's collate alone."""
 
     def __len__(self) -> int:
         return len(self.dataset)
 
-    def __getitem__(self, row: int) -> tuple[Tensor, Tensor]:
+    def __getitem__(self, row: int) -> tuple[Any, Any]:
+        place = self.place(row)
         try:
-            image, target = self.dataset[row]
+            sample = self.dataset[row]
         except OSError as error:  # PIL's errors are OSErrors; a bug of the dataset shows as itself
-            raise BadSampleError(self.place(row), str(error)) from error
-        return _image(image, self.place(row)), self._target(target, self.place(row))
+            raise BadSampleError(place, str(error)) from error
+        if not isinstance(sample, tuple | list) or len(sample) != 2:
+            raise ValueError(f"{place}: a sample must be (input, target), got {sample!r:.80}")
+        given, target = sample
+        if self.is_collated:
+            return given, target
+        return _input(given, place), self._target(target, place)
 
     def place(self, row: int) -> str:
         return f"{self.name}, row {row}"
@@ -103,7 +124,9 @@ class DatasetRows:
     def streamed(self) -> DatasetRows:
         return self
 
-    def _target(self, target: Any, place: str) -> Tensor:
+    def _target(self, target: Any, place: str) -> Any:
+        if not self.has_classes:
+            return as_tensors(target)
         target = torch.as_tensor(target)
         if target.is_floating_point() or target.ndim not in (0, 2):
             raise ValueError(
@@ -141,6 +164,20 @@ def check_classes(targets: Tensor, num_classes: int | None, place: Callable[[int
         raise ValueError(
             f"{place(row)}: targets must be class numbers, 0 to {last}, got {int(targets[bad][0])}"
         )
+
+
+def is_image(value: Any) -> bool:
+    """Whether an input is one image, or (n, C, H, W) a batch of images, by itself."""
+    whole = isinstance(value, Tensor) and value.ndim in (3, 4)
+    return whole and (value.dtype == torch.uint8 or value.is_floating_point())
+
+
+def _input(value: Any, place: str) -> Any:
+    """An image as a tensor (C, H, W); any other input with tensors in place of numbers."""
+    is_plain = isinstance(value, Tensor) and value.ndim != 3 and value.dtype != torch.uint8
+    if isinstance(value, Tensor | Image.Image) and not is_plain:
+        return _image(value, place)
+    return as_tensors(value)
 
 
 def _image(image: Any, place: str) -> Tensor:

@@ -1,4 +1,4 @@
-"""Batches of a data set's parts: from memory or streamed, augmented and normalised on the device.
+"""Batches of a data set's parts: from memory or streamed; images augmented and normalised there.
 
 Both ways lead to the same batches, bit for bit, for the same indices and random numbers.
 """
@@ -6,16 +6,18 @@ Both ways lead to the same batches, bit for bit, for the same indices and random
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import repeat
-from typing import Protocol
+from operator import itemgetter
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from rayprune.data.augment import Augmentation, augment
+from rayprune.data.nests import map_tensors, tensors_in
 from rayprune.data.reader import Reader, stream
-from rayprune.data.sources import IGNORED_PIXEL
+from rayprune.data.sources import IGNORED_PIXEL, is_image
 
 NUM_STATISTICS = 16_384  # images that mean and std are taken over; their error is then about .1 %
 
@@ -25,32 +27,40 @@ class Samples(Protocol):
 
     def __len__(self) -> int: ...
 
+    def take(self, rows: Tensor) -> Samples: ...
+
     def fetch(
         self, indices: Iterable[Tensor], randoms: Iterable[Tensor | None], device: torch.device
-    ) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
-        """For each (n,) of `indices` images and targets on `device`, and random numbers."""
+    ) -> Iterator[tuple[Any, Any, Tensor | None]]:
+        """For each (n,) of `indices` inputs and targets on `device`, and random numbers."""
 
 
 @dataclass(frozen=True, eq=False)
 class InMemory:
     """All samples as tensors, brought to a device once and kept there."""
 
-    images: Tensor  # (n, C, H, W) uint8 or float32
-    targets: Tensor  # (n,) or (n, H, W) int64
-    _on_device: dict[torch.device, tuple[Tensor, Tensor]] = field(default_factory=dict, repr=False)
+    inputs: Any  # nest of (n, ...); images (n, C, H, W) uint8 or float32
+    targets: Any  # nest of (n, ...); class numbers (n,) or (n, H, W) int64
+    _on_device: dict[torch.device, tuple[Any, Any]] = field(default_factory=dict, repr=False)
 
     def __len__(self) -> int:
-        return len(self.images)
+        return len(next(tensors_in(self.inputs)))
+
+    def take(self, rows: Tensor) -> InMemory:
+        """The samples at `rows` (n,)."""
+        return InMemory(*map_tensors(lambda whole: whole[rows], (self.inputs, self.targets)))
 
     def fetch(
         self, indices: Iterable[Tensor], randoms: Iterable[Tensor | None], device: torch.device
-    ) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
+    ) -> Iterator[tuple[Any, Any, Tensor | None]]:
         if device not in self._on_device:
-            self._on_device[device] = (self.images.to(device), self.targets.to(device))
-        images, targets = self._on_device[device]
+            self._on_device[device] = map_tensors(
+                lambda whole: whole.to(device), (self.inputs, self.targets)
+            )
         for rows, numbers in zip(indices, randoms, strict=False):
             rows = rows.to(device, non_blocking=True)
-            yield images[rows], targets[rows], numbers
+            inputs, targets = map_tensors(itemgetter(rows), self._on_device[device])
+            yield inputs, targets, numbers
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,17 +74,22 @@ class Streamed:
     def __len__(self) -> int:
         return len(self.rows)
 
+    def take(self, rows: Tensor) -> Streamed:
+        """The samples at `rows` (n,)."""
+        return replace(self, rows=self.rows[rows])
+
     def fetch(
         self, indices: Iterable[Tensor], randoms: Iterable[Tensor | None], device: torch.device
-    ) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
+    ) -> Iterator[tuple[Any, Any, Tensor | None]]:
         requests = (
             (self.rows[rows.cpu()].numpy(), None if numbers is None else numbers.cpu().numpy())
             for rows, numbers in zip(indices, randoms, strict=False)
         )
         pin = device.type == "cuda"
         batches = stream(self.reader, requests, num_workers=self.num_workers, pin_memory=pin)
-        for images, targets, numbers in batches:
-            yield images.to(device, non_blocking=pin), targets.to(device, non_blocking=pin), numbers
+        for inputs, targets, numbers in batches:
+            moved = map_tensors(lambda t: t.to(device, non_blocking=pin), (inputs, targets))
+            yield *moved, numbers
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,8 +101,11 @@ class Normalisation:
 
     @classmethod
     def of(cls, mean: Tensor, std: Tensor) -> Normalisation:
-        """From mean and standard deviation (C,) float64, in levels 0 to 255."""
-        std = std.clamp(min=1.0)  # a channel that is the same everywhere stays finite
+        """From mean and standard deviation (C,) float64, in levels 0 to 255.
+
+        A channel that is the same everywhere is divided by 1.
+        """
+        std = std.clamp(min=1.0)
         return cls((1 / std)[:, None, None].float(), (-mean / std)[:, None, None].float())
 
     def to(self, device: torch.device) -> Normalisation:
@@ -105,9 +123,18 @@ class Split:
     augmentation: Augmentation = "none"
     normalisation: Normalisation | None = None
     """None takes images as they are, as float32."""
+    num_channels: int | None = None
+    """Channels that grey images are repeated to; None leaves them."""
 
     def __len__(self) -> int:
         return len(self.samples)
+
+    def first(self, num: int, device: torch.device) -> tuple[Any, Any]:
+        """Inputs and targets of the first `num` samples, or of all if there are fewer."""
+        here = replace(self, samples=_here(self.samples))
+        rows = torch.arange(min(num, len(self)))
+        inputs, targets = next(here.batches([rows], device=device))
+        return inputs, targets
 
     def batches(
         self,
@@ -116,24 +143,37 @@ class Split:
         device: torch.device,
         randoms: Sequence[Tensor] | None = None,
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """For each (n,) int64 of `indices` inputs (n, C, H, W) float32 and targets, on `device`.
+        """For each (n,) int64 of `indices` inputs and targets, on `device`.
+
+        Images become (n, C, H, W) float32; inputs and targets of other kinds are as the data has
+        them, nests of tensors.
 
         `randoms` holds (n, NUM_RANDOMS) float32 in [0, 1) for each batch: the numbers that each
         sample is augmented by. None augments nothing, and so do splits for validation and testing.
-        Targets are int64, (n,) or (n, H, W); those are cropped, flipped and turned with their
-        images, and `IGNORED_PIXEL` where an image has nothing.
+        Target images, (n, H, W) int64, are cropped, flipped and turned with their images, and
+        `IGNORED_PIXEL` where an image has nothing.
         """
         if randoms is not None and len(randoms) != len(indices):
             raise ValueError(f"{len(indices)} batches need as many randoms, got {len(randoms)}")
         numbers = repeat(None) if randoms is None or self.augmentation == "none" else randoms
         normalise = self.normalisation.to(device) if self.normalisation else torch.Tensor.float
-        for images, targets, own in self.samples.fetch(indices, numbers, device):
+        for inputs, targets, own in self.samples.fetch(indices, numbers, device):
+            if not is_image(inputs) or inputs.ndim != 4:
+                yield inputs, targets
+                continue
             if own is not None:
-                images = augment(images, own, self.augmentation)
-                if targets.ndim == 3:
+                inputs = augment(inputs, own, self.augmentation)
+                if isinstance(targets, Tensor) and targets.ndim == 3:
                     planes = targets[:, None]
                     targets = augment(planes, own, self.augmentation, fill=IGNORED_PIXEL)[:, 0]
-            yield normalise(images), targets
+            if self.num_channels is not None:
+                inputs = inputs.expand(-1, self.num_channels, -1, -1)
+            yield normalise(inputs), targets
+
+
+def _here(samples: Samples) -> Samples:
+    """Read in this process: a loader's processes are too much for one batch."""
+    return replace(samples, num_workers=0) if isinstance(samples, Streamed) else samples
 
 
 def channel_statistics(samples: Samples, *, batch_size: int = 256) -> tuple[Tensor, Tensor]:

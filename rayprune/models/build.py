@@ -68,8 +68,10 @@ def build_model(
     target: str | None = None,
     kwargs: Mapping[str, Any] | None = None,
     weights: str | None = None,
-    num_classes: int,
-    in_channels: int = 3,
+    weights_key: str | None = None,
+    new_head: bool = False,
+    num_classes: int | None = None,
+    in_channels: int | None = 3,
 ) -> nn.Module:
     """The network of that name or function, for so many classes and image channels.
 
@@ -100,7 +102,7 @@ def _from_target(
 ) -> nn.Module:
     build = find_target(target, TARGET)
     takes = inspect.signature(build).parameters
-    offered = {"num_classes": num_classes, "in_channels": in_channels}
+    offered = {k: v for k, v in {"num_classes": num_classes, "in_channels": in_channels}.items() if v is not None}
     # Only what it names: a builder that hands **kwargs on may reach one that takes neither.
     given = {k: v for k, v in offered.items() if k in takes and k not in options}
     model = _call(build, target, {**given, **options})

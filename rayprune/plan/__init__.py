@@ -16,6 +16,7 @@ from rayprune.plan.numbers import (
     method_name,
     retrain_schedule,
     sparsify_goal,
+    trained_epochs,
 )
 from rayprune.plan.stage import EpochCount, Inputs, Stage, count_epochs, dense_run
 
@@ -35,4 +36,5 @@ __all__ = [
     "retrain_schedule",
     "share_dense_runs",
     "sparsify_goal",
+    "trained_epochs",
 ]

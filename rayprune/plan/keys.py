@@ -13,7 +13,7 @@ from rayprune.plan.numbers import dense_epochs, dense_schedule, sparsify_goal
 from rayprune.plan.stage import Inputs
 from rayprune.schedules import OWN_SCHEDULES
 
-METHOD_VERSION = 3  # raised when the code computes something else from equal fields
+METHOD_VERSION = 4  # raised when the code computes something else from equal fields
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,9 +51,11 @@ def cycle_key(
     """Key of a cycle; what came before it speaks through the keys of its inputs."""
     retrain = experiment.retrain
     prune = experiment.prune.model_dump(
-        mode="json", exclude={"cycles", "fraction_per_cycle", "rewind"}
+        mode="json", exclude={"cycles", "fraction_per_cycle", "rewind", "include"}
     )
     identity = {"inputs": asdict(inputs), **prune, "sparsity": sparsity, "epochs": epochs}
+    if epochs > 0 and experiment.is_brought:  # the measurement before it had no use for them
+        identity |= {"dense": _past(experiment), **_training(experiment)}
     if epochs > 0:  # a cycle without retraining has no learning rate that could matter
         identity |= {"schedule": schedule, "adapt": adapt}
         if schedule in OWN_SCHEDULES:
@@ -62,7 +64,27 @@ def cycle_key(
 
 
 def _dense_identity(experiment: Experiment, conditions: Conditions) -> dict[str, Any]:
-    dense = experiment.dense.model_dump(mode="json")
+    own = {"model", "data", "task", "batch_size", "precision", "seed", "recalibrate_batch_norm"}
+    fields = experiment.model_dump(mode="json", include=own)
+    for name in ("streaming", "loader_workers"):  # how images are fetched does not change them
+        del fields["data"][name]
+    for path, fingerprint in conditions.contents.items():
+        _set(fields, path.split("."), fingerprint)
+    where = {"workers": conditions.workers, "device": conditions.device}
+    where |= {"threads": conditions.threads, "include": experiment.prune.include}
+    identity = {"version": METHOD_VERSION, **where, **fields}
+    if experiment.is_brought:
+        return {**identity, "dense": {"epochs": 0}}
+    return {**identity, "dense": _run_here(experiment), **_training(experiment)}
+
+
+def _training(experiment: Experiment) -> dict[str, Any]:
+    """What every step of training reads."""
+    return experiment.model_dump(mode="json", include={"optim", "label_smoothing"})
+
+
+def _run_here(experiment: Experiment) -> dict[str, Any]:
+    dense = experiment.dense.model_dump(mode="json", exclude={"trained_epochs", "smallest_lr"})
     dense |= {"epochs": dense_epochs(experiment), "schedule": dense_schedule(experiment)}
     if dense["schedule"] != "stepped":
         del dense["milestones"], dense["factor"]
@@ -70,15 +92,12 @@ def _dense_identity(experiment: Experiment, conditions: Conditions) -> dict[str,
         dense["ignore"] = experiment.prune.ignore
         if "sparsity" in dense["sparsify"]:
             dense["sparsify"]["sparsity"] = sparsify_goal(experiment)
-    own = {"model", "data", "task", "batch_size", "optim", "precision", "seed"}
-    fields = experiment.model_dump(mode="json", include=own | {"recalibrate_batch_norm"})
-    for name in ("streaming", "loader_workers"):  # how images are fetched does not change them
-        del fields["data"][name]
-    for path, fingerprint in conditions.contents.items():
-        _set(fields, path.split("."), fingerprint)
-    where = {"workers": conditions.workers, "device": conditions.device}
-    where |= {"threads": conditions.threads}
-    return {"version": METHOD_VERSION, **where, **fields, "dense": dense}
+    return dense
+
+
+def _past(experiment: Experiment) -> dict[str, Any]:
+    """What is said of the run that trained the network elsewhere."""
+    return experiment.dense.model_dump(mode="json", exclude={"epochs", "sparsify"})
 
 
 def _set(fields: dict[str, Any], keys: list[str], value: Any) -> None:

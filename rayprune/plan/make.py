@@ -14,6 +14,7 @@ from rayprune.plan.numbers import (
     dense_schedule,
     retrain_schedule,
     sparsify_goal,
+    trained_epochs,
 )
 from rayprune.plan.stage import Inputs, Stage, dense_run
 
@@ -87,7 +88,7 @@ def _dense_stages(
             # These methods leave the ignored weights alone as they train. A plain dense run has no
             # use for the patterns, and trials that ignore other weights share it.
             ignore=experiment.prune.ignore if experiment.dense.sparsify else (),
-            schedule=dense_schedule(experiment),
+            schedule=(dense_schedule(experiment) or "none") if end else "none",
             key=dense_key(experiment, conditions, last),
             inputs=Inputs(weights=before, masks=before),
             part_of=None if last == end else whole,
@@ -136,17 +137,44 @@ def _check_rewind(experiment: Experiment) -> None:
 
 
 def _check_schedules(experiment: Experiment, plan: list[Stage]) -> None:
-    dense, cycles = dense_run(plan), [stage for stage in plan if not stage.is_dense]
-    end = dense.last_epoch
-    longest = max((stage.epochs for stage in cycles), default=0)
-    schedule = retrain_schedule(experiment) if longest > 0 else "none"
-    if schedule == "lrw" and longest > end:
+    longest = max((stage.epochs for stage in plan if not stage.is_dense), default=0)
+    if longest == 0:
+        return
+    schedule, dense = retrain_schedule(experiment), dense_schedule(experiment)
+    if experiment.is_brought:
+        _check_past_is_said(experiment, schedule)
+    end = trained_epochs(experiment)
+    if schedule == "lrw" and end is not None and longest > end:
+        field = "dense.trained_epochs" if experiment.is_brought else "dense.epochs"
         raise ValueError(
             f"retrain.schedule lrw replays the dense run's last epochs: retrain.epochs must be "
-            f"<= dense.epochs={end}, got {longest}. Write {end} or fewer, or another schedule"
+            f"<= {field}={end}, got {longest}. Write {end} or fewer, or another schedule"
         )
-    if schedule == "ft" and dense.schedule in ("linear", "cosine"):
+    if schedule == "ft" and dense in ("linear", "cosine") and experiment.dense.smallest_lr is None:
+        instead = (
+            "Add dense.smallest_lr"
+            if experiment.is_brought
+            else "Write dense.schedule: stepped to compare schedules"
+        )
         raise ValueError(
             f"retrain.schedule ft keeps the dense run's smallest learning rate, which is 0 after "
-            f"dense.schedule {dense.schedule}. Write dense.schedule: stepped to compare schedules"
+            f"dense.schedule {dense}. {instead}"
+        )
+
+
+def _check_past_is_said(experiment: Experiment, schedule: str) -> None:
+    """Of a network that was trained elsewhere, what a schedule needs to know of its training."""
+    dense = experiment.dense
+    missing = [f"dense.{f}" for f in ("schedule", "trained_epochs") if getattr(dense, f) is None]
+    if schedule in ("ft", "clr") and missing and dense.smallest_lr is None:
+        does = "keeps" if schedule == "ft" else "falls to"
+        raise ValueError(
+            f"retrain.schedule {schedule} {does} the smallest learning rate that the network was "
+            f"trained with, which nothing says. Add dense.smallest_lr"
+        )
+    if schedule in ("lrw", "slr", "stepped") and missing:
+        does = "replays" if schedule == "lrw" else "resamples"
+        raise ValueError(
+            f"retrain.schedule {schedule} {does} the learning rates that the network was trained "
+            f"with. Add {' and '.join(missing)}, and optim.lr, the largest"
         )

@@ -22,8 +22,18 @@ def dense_epochs(experiment: Experiment) -> int:
     return max(1, round(budget.dense_share * budget.epochs))
 
 
-def dense_schedule(experiment: Experiment) -> str:
-    """LR schedule of the dense run: stepped, or linear to 0 under a budget, unless it is named."""
+def trained_epochs(experiment: Experiment) -> int | None:
+    """Epochs that the dense network was trained for, here or elsewhere; None if nobody says."""
+    return experiment.dense.trained_epochs if experiment.is_brought else dense_epochs(experiment)
+
+
+def dense_schedule(experiment: Experiment) -> str | None:
+    """LR schedule of the dense run: stepped, or linear to 0 under a budget, unless it is named.
+
+    None of a run elsewhere that nobody names.
+    """
+    if experiment.is_brought:
+        return experiment.dense.schedule
     return experiment.dense.schedule or ("linear" if experiment.budget else "stepped")
 
 

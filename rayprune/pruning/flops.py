@@ -5,8 +5,9 @@ FlopCounterMode counts. Convolution and linear layers only (Blalock et al. 2020)
 """
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,6 +16,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from rayprune.pruning.masks import Masks, num_pruned, prunable, sparsity
+
+_META = torch.device("meta")
 
 
 @dataclass(frozen=True)
@@ -78,11 +81,36 @@ def multiply_adds(
     The scores of attention have no weights and are not counted.
     """
     model = _on_meta(build) if isinstance(build, nn.Module) else _built_on_meta(build)
-    names = prunable(model)
+
+    def forward(model: nn.Module) -> None:
+        model(torch.empty(1, *input_shape, device="meta"))
+
+    return _counted(model, prunable(model), forward)
+
+
+def multiply_adds_of(
+    model: nn.Module, names: Sequence[str], forward: Callable[[nn.Module, torch.device], Any]
+) -> dict[str, int]:
+    """The multiply-adds of the weights `names`, for what `forward(model, device)` computes.
+
+    The model stays as it is. Nothing is computed unless the model's way depends on values, as a
+    detector's does: then it runs once, on the CPU.
+    """
+    try:
+        return _counted(_on_meta(model), names, partial(forward, device=_META))
+    except Exception:  # whatever a model raises that asks for a value
+        here = copy.deepcopy(model).to("cpu")
+        return _counted(here, names, partial(forward, device=torch.device("cpu")))
+
+
+def _counted(
+    model: nn.Module, names: Sequence[str], forward: Callable[[nn.Module], Any]
+) -> dict[str, int]:
     parameters = dict(model.named_parameters())
     counter = _WeightCounter({_storage(parameters[name]): name for name in names})
+    model.eval()
     with torch.no_grad(), counter:
-        model.eval()(torch.empty(1, *input_shape, device="meta"))
+        forward(model)
     return {name: counter.flops.get(name, 0) // 2 for name in names}
 
 

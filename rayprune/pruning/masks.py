@@ -6,7 +6,7 @@ never renamed: `apply_` multiplies the weights in place, after each optimiser st
 
 import hashlib
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
 
@@ -27,11 +27,13 @@ _MINUS_ONE = _ZERO - 0x4080
 _INFINITY = _ZERO + 0x7F80
 
 
-def prunable(model: nn.Module) -> tuple[str, ...]:
+def prunable(model: nn.Module, include: Sequence[str] = ()) -> tuple[str, ...]:
     """The names of the weights of convolution and linear layers, in model order.
 
     Attention projections are linear layers. Biases, normalisation layers and embeddings are never
     prunable, nor is a linear weight that is tied to an embedding. A shared weight is named once.
+    `include` has patterns of other weights that are prunable too, as `prune.include`. Raises a
+    ``ValueError`` for a pattern that matches no weight, or one of fewer than two dimensions.
     """
     weights: list[Tensor | None] = []
     embeddings: list[Tensor] = []
@@ -43,7 +45,27 @@ def prunable(model: nn.Module) -> tuple[str, ...]:
         elif isinstance(module, (nn.Embedding, nn.EmbeddingBag)):
             embeddings.append(module.weight)
     wanted = {id(weight) for weight in weights} - {id(weight) for weight in embeddings}
-    return tuple(name for name, weight in model.named_parameters() if id(weight) in wanted)
+    named = dict(model.named_parameters())
+    wanted |= {id(named[name]) for name in _included(named, include)}
+    return tuple(name for name, weight in named.items() if id(weight) in wanted)
+
+
+def _included(named: Weights, include: Sequence[str]) -> Iterator[str]:
+    for pattern in include:
+        matched = [name for name in named if fnmatchcase(name, pattern)]
+        if not matched:
+            near = get_close_matches(pattern, list(named), cutoff=0.4) or list(named)[:3]
+            raise ValueError(
+                f"prune.include must match the model's parameters, got {pattern!r}, which matches "
+                f"none. The nearest names are {', '.join(near)}"
+            )
+        flat = [name for name in matched if named[name].ndim < 2]
+        if flat:
+            raise ValueError(
+                f"prune.include must match weights of two and more dimensions, got {pattern!r}, "
+                f"which matches {', '.join(flat[:5])}. Narrow it down"
+            )
+        yield from matched
 
 
 def not_ignored(names: Iterable[str], ignore: Sequence[str]) -> tuple[str, ...]:

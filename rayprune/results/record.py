@@ -56,6 +56,9 @@ class StageRecord:
     """World size."""
     device: str = "cpu"
     """What a worker computed on: "cpu, 1 thread", or the name of its GPU."""
+    preprocessing: Mapping[str, Any] | None = None
+    """How images became inputs: mean and std of levels from 0 to 1, resize, eval_crop,
+    interpolation, channels; None where they were taken as they are."""
 
     @property
     def measured(self) -> Mapping[str, float]:

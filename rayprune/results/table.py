@@ -88,6 +88,7 @@ def _rows(outcome: TrialOutcome, executed_for: Mapping[str, str]) -> list[dict[s
     for record in outcome.records:
         columns = record_to_json(record)
         metrics = columns.pop("metrics")
+        del columns["preprocessing"]  # is in every snapshot and provenance, and no number
         columns["emptied_layers"] = ", ".join(record.emptied_layers)
         before = sum(r.epochs for r in whole if r.cycle < record.cycle)
         row = {

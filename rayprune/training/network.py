@@ -3,33 +3,44 @@
 from __future__ import annotations
 
 import logging
-from functools import lru_cache
+from collections.abc import Hashable
 
 import torch
 from torch import nn
 
 from rayprune.config import Experiment, Model
-from rayprune.data import Dataset
-from rayprune.models import build_model
+from rayprune.data import Dataset, map_tensors
+from rayprune.models import build_model, read_masks
 from rayprune.pruning.dead_inputs import without_dead_inputs
-from rayprune.pruning.flops import Cost, cost, multiply_adds
+from rayprune.pruning.flops import Cost, cost, multiply_adds_of
 from rayprune.pruning.masks import Masks, prunable
 from rayprune.snapshot import Snapshot
 from rayprune.training.order import derive_seed
+from rayprune.training.task import make_task
+
+MOST_COUNTS = 8
 
 log = logging.getLogger(__name__)
 
 
 def make_model(experiment: Experiment, dataset: Dataset) -> nn.Module:
-    """The network with the initial weights of the experiment's seed."""
+    """The network with the initial weights of the experiment's seed, or with those it brings."""
     torch.manual_seed(derive_seed(experiment.seed, "weights"))
-    return _build(experiment.model, len(dataset.classes), dataset.image_shape[0])
+    return _build(experiment.model, dataset)
 
 
-def initial_snapshot(model: nn.Module) -> Snapshot:
-    """A model before the dense run: every prunable weight is kept, no stage is recorded."""
+def initial_snapshot(model: nn.Module, experiment: Experiment) -> Snapshot:
+    """A model before the dense run, of which no stage is recorded.
+
+    Every prunable weight is kept, unless the weights come from a folder of ours with masks.
+    """
     parameters = dict(model.named_parameters())
-    masks = {name: torch.ones(parameters[name].shape, dtype=torch.bool) for name in prunable(model)}
+    names = prunable(model, experiment.prune.include)
+    masks = {name: torch.ones(parameters[name].shape, dtype=torch.bool) for name in names}
+    brought = read_masks(experiment.model.weights) if experiment.model.weights else None
+    for name, mask in (brought or {}).items():
+        if name in masks and masks[name].shape == mask.shape:
+            masks[name] = mask
     weights = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
     return Snapshot(weights, masks)
 
@@ -37,19 +48,18 @@ def initial_snapshot(model: nn.Module) -> Snapshot:
 def network_cost(
     experiment: Experiment, dataset: Dataset, masks: Masks, *, filtered: nn.Module | None = None
 ) -> Cost:
-    """Size and multiply-adds of the experiment's network under `masks`.
+    """Size and multiply-adds of the experiment's network under `masks`, for one sample.
 
     `filtered` is the network if it loses whole filters: what reads their channels is gone, too.
     """
-    counts = _count(experiment.model, len(dataset.classes), dataset.image_shape)
     left = None if filtered is None else _left(filtered, masks, dataset)
-    return cost(*counts, masks, left)
+    return cost(*_count(experiment, dataset), masks, left)
 
 
 def _left(network: nn.Module, masks: Masks, dataset: Dataset) -> Masks:
     """What is left without the removed filters; `masks` where the network can't be looked into."""
     try:
-        return without_dead_inputs(network, masks, torch.zeros(1, *dataset.image_shape))
+        return without_dead_inputs(network, masks, dataset.example[0])
     except Exception as error:  # of the user's network: a trained stage is not lost for a number
         log.warning(
             "num_nonzero and flops_nonzero count the removed filters' own weights alone: %s "
@@ -60,22 +70,42 @@ def _left(network: nn.Module, masks: Masks, dataset: Dataset) -> Masks:
         return masks
 
 
-@lru_cache(maxsize=8)
-def _count(
-    model: Model, num_classes: int, image_shape: tuple[int, int, int]
-) -> tuple[int, dict[str, int]]:
+_counts: dict[Hashable, tuple[int, dict[str, int]]] = {}  # of the networks that were counted last
+
+
+def _count(experiment: Experiment, dataset: Dataset) -> tuple[int, dict[str, int]]:
     """Parameters, and multiply-adds of each prunable weight; once for each network."""
-    network = _build(model, num_classes, image_shape[0])
+    sizes = str(map_tensors(lambda tensor: (tuple(tensor.shape), tensor.dtype), dataset.example))
+    include = experiment.prune.include
+    key = (experiment.model, experiment.task, include, len(dataset.classes), sizes)
+    if key not in _counts:
+        while len(_counts) >= MOST_COUNTS:
+            _counts.pop(next(iter(_counts)))
+        _counts[key] = _count_network(experiment, dataset)
+    return _counts[key]
+
+
+def _count_network(experiment: Experiment, dataset: Dataset) -> tuple[int, dict[str, int]]:
+    network = _build(experiment.model, dataset)
+    task = make_task(experiment.task)
+
+    def forward(model: nn.Module, device: torch.device) -> None:
+        inputs, targets = map_tensors(lambda tensor: tensor.to(device), dataset.example)
+        task.forward(model, inputs, targets)
+
     num_parameters = sum(parameter.numel() for parameter in network.parameters())
-    return num_parameters, multiply_adds(network, image_shape)
+    names = prunable(network, experiment.prune.include)
+    return num_parameters, multiply_adds_of(network, names, forward)
 
 
-def _build(model: Model, num_classes: int, in_channels: int) -> nn.Module:
+def _build(model: Model, dataset: Dataset) -> nn.Module:
     return build_model(
         model.name,
         target=model.target,
         kwargs=model.kwargs,
         weights=model.weights,
-        num_classes=num_classes,
-        in_channels=in_channels,
+        weights_key=model.weights_key,
+        new_head=model.new_head,
+        num_classes=len(dataset.classes) or None,
+        in_channels=dataset.num_channels,
     )

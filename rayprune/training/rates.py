@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from rayprune.config import Experiment
-from rayprune.plan import Stage, dense_epochs, dense_schedule
+from rayprune.plan import Stage, dense_schedule, trained_epochs
 from rayprune.pruning.masks import Masks, not_ignored
 from rayprune.schedules import (
     OWN_SCHEDULES,
     DenseLRs,
     Schedule,
     allr_scale,
+    constant,
     dense_lrs,
     own_lrs,
     retrain_lrs,
@@ -29,12 +30,15 @@ class StageRates:
     peak: float | None
     d1: float | None
     d2: float | None
+    """None also where nobody says how long a network was trained elsewhere."""
     d: float | None
     """What the peak was in fact multiplied by: 1 for all but an adapting ALLR cycle."""
 
 
 def dense_rates(experiment: Experiment, stage: Stage, steps_per_epoch: int) -> StageRates:
-    """Learning rates of the dense run, or of a part of it."""
+    """Learning rates of the dense run, or of a part of it; none of a network that is brought."""
+    if experiment.is_brought:
+        return StageRates(constant(0.0), *[None] * 4)
     schedule = _dense(experiment, steps_per_epoch).schedule
     return StageRates(schedule, _peak(schedule, stage.last_epoch * steps_per_epoch), *[None] * 3)
 
@@ -56,21 +60,31 @@ def cycle_rates(
     names = not_ignored(before.masks, stage.ignore)
     weights = {name: before.weights[name] for name in parameters}
     d1 = norm_drop(weights, before.masks, {name: masks[name] for name in names})
-    d2 = stage.epochs / dense_epochs(experiment)
-    scale = allr_scale(d1, d2) if stage.adapt else 1.0
+    trained = trained_epochs(experiment)
+    d2 = 0.0 if stage.epochs == 0 else stage.epochs / trained if trained else None
+    scale = allr_scale(d1, d2 or 0.0) if stage.adapt else 1.0
     schedule = _cycle(experiment, stage, _dense(experiment, steps_per_epoch), num_steps, scale)
     return StageRates(schedule, _peak(schedule, num_steps), d1, d2, scale)
 
 
 def _dense(experiment: Experiment, steps_per_epoch: int) -> DenseLRs:
-    return dense_lrs(
-        dense_schedule(experiment),
+    """The schedule of the dense run, here or elsewhere.
+
+    Where too little is said of it, no schedule asks for more than its largest and smallest rates.
+    """
+    name, epochs = dense_schedule(experiment), trained_epochs(experiment)
+    if name is None or epochs is None:
+        largest = constant(experiment.optim.lr)
+        return DenseLRs(largest, 1, 0, given_smallest=experiment.dense.smallest_lr)
+    known = dense_lrs(
+        name,
         lr=experiment.optim.lr,
-        num_steps=dense_epochs(experiment) * steps_per_epoch,
+        num_steps=epochs * steps_per_epoch,
         warmup=experiment.dense.warmup,
         milestones=experiment.dense.milestones,
         factor=experiment.dense.factor,
     )
+    return replace(known, given_smallest=experiment.dense.smallest_lr)
 
 
 def _cycle(

@@ -23,8 +23,10 @@ def stage_record(
     filtered = setup.model if loses_filters(experiment, stage) else None
     whole = network_cost(experiment, setup.dataset, masks, filtered=filtered)
     cost = vars(whole) | {"sparsity": sparsity(counted)}
-    recalibrated = experiment.recalibrate_batch_norm and stage.part_of is None
-    num_images = setup.images_per_epoch * stage.last_epoch
+    is_as_brought = stage.is_dense and experiment.is_brought
+    is_whole = stage.part_of is None and not is_as_brought
+    recalibrated = experiment.recalibrate_batch_norm and is_whole
+    num_samples = setup.samples_per_epoch * stage.last_epoch
     # A dense run says the same of itself whether or not it ran in parts, as its key does.
     inputs = Inputs() if stage.is_dense and stage.part_of is None else stage.inputs
     return StageRecord(
@@ -44,8 +46,9 @@ def stage_record(
         emptied_layers=tuple(emptied_layers(masks)),
         batch_norm="recalibrated" if recalibrated else "as trained",
         seconds=state.seconds,
-        images_per_second=num_images / state.seconds if state.seconds else 0.0,
+        images_per_second=num_samples / state.seconds if state.seconds else 0.0,
         workers=setup.worker.world_size,
         device=setup.worker.device_name,
+        preprocessing=setup.dataset.preprocessing,
         **cost,
     )

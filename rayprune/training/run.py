@@ -11,8 +11,9 @@ from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
-from rayprune.config import Data, Experiment
-from rayprune.data import Dataset, load_data
+from rayprune.config import Data, Experiment, OwnTask
+from rayprune.data import Dataset, Preprocessing, load_data
+from rayprune.models import trained_preprocessing
 from rayprune.plan import Stage
 from rayprune.results.faults import reach
 from rayprune.results.files import epoch_file, stage_lease_file
@@ -82,7 +83,7 @@ def run_stage(
     so that others which use the storage leave the stage alone meanwhile. Raises ``ValueError`` for
     data, models and goals that cannot be, ``StorageError``; ``StageElsewhereError`` on every rank.
     """
-    dataset = load_dataset(experiment.data, experiment.seed)
+    dataset = dataset_of(experiment)
     _check_batch(experiment, dataset, worker)
     with _alone(storage, stage.key, owner, worker):
         return _run_stage(experiment, stage, inputs, dataset, worker, storage, on_epoch)
@@ -99,7 +100,7 @@ def _run_stage(
 ) -> tuple[Snapshot, bytes] | None:
     assert stage.inputs.teacher is None and not stage.inputs.ingredients, "no plan has them so far"
     model = make_model(experiment, dataset)
-    initial = initial_snapshot(model)
+    initial = initial_snapshot(model, experiment)
     before = initial if stage.inputs.masks is None else inputs[stage.inputs.masks]
     weights = initial if stage.inputs.weights is None else inputs[stage.inputs.weights]
     start = replace(weights, masks=prune(before, stage, experiment.prune), records=before.records)
@@ -148,10 +149,19 @@ def _alone(storage: str, key: str, owner: str, worker: Worker) -> Iterator[None]
         yield
 
 
+def dataset_of(experiment: Experiment) -> Dataset:
+    """An experiment's samples and their split, images as its weights were trained with."""
+    trained = trained_preprocessing(experiment.model)
+    is_own = isinstance(experiment.task, OwnTask)
+    return load_dataset(experiment.data, experiment.seed, not is_own, trained)
+
+
 @lru_cache(maxsize=2)
-def load_dataset(data: Data, seed: int) -> Dataset:
-    """The images and their split; a process that runs many stages decodes them once."""
-    return load_data(data, seed=seed)
+def load_dataset(
+    data: Data, seed: int, has_classes: bool = True, trained: Preprocessing | None = None
+) -> Dataset:
+    """The samples and their split; a process that runs many stages decodes images once."""
+    return load_data(data, seed=seed, has_classes=has_classes, trained=trained)
 
 
 def failure_message(error: Exception) -> str:
@@ -218,12 +228,12 @@ def _load(storage: str, key: str, worker: Worker) -> Snapshot:
 
 
 def _check_batch(experiment: Experiment, dataset: Dataset, worker: Worker) -> None:
-    """Every rank needs a share of each batch, and an image of each split to measure on."""
-    batch, num_images = experiment.batch_size, len(dataset.train)
-    if num_images < batch:
+    """Every rank needs a share of each batch, and a sample of each split to measure on."""
+    batch, num_samples = experiment.batch_size, len(dataset.train)
+    if num_samples < batch:
         raise ValueError(
-            f"experiment.batch_size must be <= the {num_images} training images, got {batch}. "
-            f"Write {num_images} or less"
+            f"experiment.batch_size must be <= the {num_samples} training samples, got {batch}. "
+            f"Write {num_samples} or less"
         )
     if batch % worker.world_size:
         raise ValueError(
@@ -234,7 +244,7 @@ def _check_batch(experiment: Experiment, dataset: Dataset, worker: Worker) -> No
     smallest = min(len(dataset.val), len(dataset.test))
     if smallest < worker.world_size:
         raise ValueError(
-            f"validation and test need an image for each of the {worker.world_size} workers, got "
+            f"validation and test need a sample for each of the {worker.world_size} workers, got "
             f"{smallest}. Raise experiment.data.val_fraction, or take fewer workers"
         )
 

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 from torch.optim import SGD
 
 from rayprune.config import Experiment
@@ -16,6 +14,7 @@ from rayprune.pruning.masks import Masks, not_ignored
 from rayprune.pruning.structured import channel_masks
 from rayprune.sparsifiers import FixedMasks, Sparsifier, make_sparsifier
 from rayprune.training.order import derive_seed
+from rayprune.training.parallel import Loss, parallelized
 from rayprune.training.rates import StageRates
 from rayprune.training.task import Task, make_task
 from rayprune.training.worker import Worker
@@ -29,7 +28,7 @@ class StageSetup:
     stage: Stage
     model: nn.Module
     parallel: nn.Module
-    """The model behind DDP; the model itself on a single worker."""
+    """(inputs, targets) -> loss, behind DDP where there are several workers."""
     dataset: Dataset
     worker: Worker
     rates: StageRates
@@ -42,12 +41,12 @@ class StageSetup:
         return num_steps_per_epoch(self.experiment, self.dataset)
 
     @property
-    def images_per_epoch(self) -> int:
+    def samples_per_epoch(self) -> int:
         return self.steps_per_epoch * self.experiment.batch_size
 
     @property
     def local_batch(self) -> int:
-        """Images a step on this rank."""
+        """Samples a step on this rank."""
         return self.experiment.batch_size // self.worker.world_size
 
 
@@ -62,13 +61,9 @@ def set_up(
 ) -> StageSetup:
     """Sparsifier, then DDP, then optimiser: each sees the parameters that the one before made."""
     sparsifier = _make_sparsifier(experiment, stage, model, masks, dataset, worker)
-    parallel: nn.Module = model
-    if worker.world_size > 1:
-        parallel = DistributedDataParallel(
-            model,
-            device_ids=[worker.device] if worker.device.type == "cuda" else None,
-            broadcast_buffers=False,  # they are averaged once an epoch instead of at each forward
-        )
+    task = make_task(experiment.task, label_smoothing=experiment.label_smoothing)
+    loss = Loss(model, task)
+    parallel = parallelized(loss, dataset.train, worker) if stage.epochs else loss
     optim = experiment.optim
     optimizer = SGD(
         sparsifier.parameter_groups(decay=optim.decay),
@@ -88,7 +83,7 @@ def set_up(
         rates=rates,
         sparsifier=sparsifier,
         optimizer=optimizer,
-        task=make_task(experiment.task, label_smoothing=experiment.label_smoothing),
+        task=task,
     )
 
 
@@ -98,7 +93,7 @@ def loses_filters(experiment: Experiment, stage: Stage) -> bool:
 
 
 def num_steps_per_epoch(experiment: Experiment, dataset: Dataset) -> int:
-    """Full batches in the training images; the images left over wait for another epoch."""
+    """Full batches in the training samples; those left over wait for another epoch."""
     return len(dataset.train) // experiment.batch_size
 
 
@@ -136,5 +131,11 @@ def _silenced(
     """What goes with a removed filter: its bias and its batch norm's channel."""
     if not loses_filters(experiment, stage):
         return {}
-    example: Tensor = torch.zeros(1, *dataset.image_shape, device=worker.device)
-    return channel_masks(model, {n: m.to(worker.device) for n, m in masks.items()}, example)
+    example, _ = dataset.example
+    if not isinstance(example, Tensor):
+        raise ValueError(
+            "prune.pattern filter follows channels through the network, which must take one tensor "
+            f"then, got {type(example).__name__}. Write prune.pattern: unstructured"
+        )
+    on_device = {name: mask.to(worker.device) for name, mask in masks.items()}
+    return channel_masks(model, on_device, example.to(worker.device))

@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -109,7 +110,7 @@ def train_stage(
         state = replace(state, history=history)
         if worker.is_first and epoch + 1 < stage.last_epoch:
             save_checkpoint(encode_checkpoint(state, model, setup.optimizer, setup.sparsifier))
-        wanted = on_epoch(EpochReport(stage, history, setup.images_per_epoch / seconds))
+        wanted = on_epoch(EpochReport(stage, history, setup.samples_per_epoch / seconds))
         if not broadcast(wanted if worker.is_first else None, worker):
             return None
     return TrainedStage(_finish(setup, start, state), state.history)
@@ -177,15 +178,15 @@ def _run_epoch(setup: StageSetup, epoch: int) -> tuple[float, float]:
     return seconds, loss
 
 
-def _step(setup: StageSetup, step: int, inputs: Tensor, targets: Tensor) -> Tensor:
+def _step(setup: StageSetup, step: int, inputs: Any, targets: Any) -> Tensor:
     """One step on a rank's part of a global batch; the loss, detached."""
     sparsifier, optimizer = setup.sparsifier, setup.optimizer
     for group in optimizer.param_groups:
         group["lr"] = setup.rates.schedule(step)
     sparsifier.before_forward(step)
     reduced = setup.experiment.precision == "bfloat16"
-    with torch.autocast(inputs.device.type, torch.bfloat16, enabled=reduced):
-        loss = setup.task.loss(setup.parallel(inputs), targets)
+    with torch.autocast(setup.worker.device.type, torch.bfloat16, enabled=reduced):
+        loss = setup.parallel(inputs, targets)
     penalty = sparsifier.penalty()
     objective = loss if penalty is None else loss + penalty
     optimizer.zero_grad(set_to_none=True)
@@ -212,7 +213,9 @@ def _recalibrate(setup: StageSetup) -> bool:
     """Estimate batch-norm statistics anew if that is asked for; return whether it is."""
     is_asked = setup.experiment.recalibrate_batch_norm
     if is_asked:
-        recalibrate_batch_norm_(setup.model, setup.dataset.train, setup.local_batch, setup.worker)
+        recalibrate_batch_norm_(
+            setup.model, setup.dataset.train, setup.task, setup.local_batch, setup.worker
+        )
     return is_asked
 
 

@@ -155,14 +155,14 @@ def test_random_resized_crop_resizes_its_box() -> None:
 
 
 @pytest.mark.parametrize("size", [(20, 30), (31, 20), (8, 9), (16, 16)])
-@pytest.mark.parametrize("zoom", [1.0, 256 / 224])
-def test_center_crop_is_resize_then_crop(size: tuple[int, int], zoom: float) -> None:
+@pytest.mark.parametrize("crop", [1.0, 224 / 256])
+def test_center_crop_is_resize_then_crop(size: tuple[int, int], crop: float) -> None:
     image = torch.randint(0, 256, (3, *size), dtype=torch.uint8)
-    cropped = center_crop(image, 16, zoom=zoom)
+    cropped = center_crop(image, 16, crop)
     assert cropped.shape == (3, 16, 16)
-    if min(size) == 16 and zoom == 1.0:
+    if min(size) == 16 and crop == 1.0:
         assert torch.equal(cropped, tv.center_crop(image, [16, 16]))
     else:
-        scale = round(16 * zoom) / min(size)
+        scale = int(16 / crop) / min(size)
         resized = tv.resize(image, [round(size[0] * scale), round(size[1] * scale)])
         assert torch.equal(cropped, tv.center_crop(resized, [16, 16]))

@@ -20,7 +20,7 @@ def everything(split: Split) -> tuple[Tensor, Tensor]:
 
 def levels(split: Split) -> Tensor:
     assert isinstance(split.samples, InMemory)
-    return split.samples.images
+    return split.samples.inputs
 
 
 def test_the_embedded_set_is_the_default() -> None:
@@ -28,7 +28,7 @@ def test_the_embedded_set_is_the_default() -> None:
     assert (len(data.train), len(data.val), len(data.test)) == (5400, 600, 2000)
     assert data.classes[0] == "T-shirt/top"
     assert len(data.classes) == 10
-    assert data.image_shape == (1, 28, 28)
+    assert data.example[0].shape[1:] == (1, 28, 28)
     assert data.num_skipped == 0
     inputs, targets = everything(data.train)
     assert inputs.mean().abs() < 1e-4
@@ -116,7 +116,7 @@ def test_sizes_must_be_equal_or_resized(tmp_path: Path, streaming: str) -> None:
     ):
         load_data(config.Data.model_validate(fields), seed=0)
     data = load_data(config.Data.model_validate(fields | {"resize": 10}), seed=0)
-    assert data.image_shape == (3, 10, 10)
+    assert data.example[0].shape[1:] == (3, 10, 10)
     assert everything(data.train)[0].shape[1:] == (3, 10, 10)
 
 
@@ -126,7 +126,7 @@ def test_a_grey_image_among_coloured_ones_becomes_coloured(tmp_path: Path) -> No
     blobs = [encode(grey), *map(encode, make_images(5))]
     write_parquet(tmp_path / "train.parquet", blobs, [0, 1, 2, 0, 1, 2])
     data = load_data(config.Data(parquet=files), seed=0)
-    assert data.image_shape == (3, 12, 12)
+    assert data.example[0].shape[1:] == (3, 12, 12)
     images = torch.cat([levels(data.train), levels(data.val)])
     assert (images == torch.from_numpy(grey)).flatten(1).all(1).any()
 

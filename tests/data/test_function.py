@@ -79,7 +79,7 @@ def test_tensors_are_split_like_any_other_set() -> None:
     assert (len(data.train), len(data.val), len(data.test)) == (18, 2, 6)
     assert data.classes == ("0", "1", "2")
     assert isinstance(data.test.samples, InMemory)
-    assert torch.equal(data.test.samples.images, tensors(6, seed=1)[0])
+    assert torch.equal(data.test.samples.inputs, tensors(6, seed=1)[0])
 
 
 def test_a_validation_part_of_its_own_is_used() -> None:
@@ -146,14 +146,23 @@ GOOD = (IMAGES, TARGETS)
     ("parts", "message"),
     [
         ({"train": GOOD}, r" must return a mapping with train and test, got \['train'\]"),
-        ({"train": GOOD, "test": GOOD, "vall": GOOD}, r".*'vall', but only train, test, val and"),
-        ({"train": GOOD, "test": 5}, r": test must be a tuple \(images, targets\) or a map-style"),
+        (
+            {"train": GOOD, "test": GOOD, "vall": GOOD},
+            r".*'vall', but only train, test, val, classes and",
+        ),
+        ({"train": GOOD, "test": 5}, r": test must be a tuple \(inputs, targets\) or a map-style"),
         (
             {"train": GOOD, "test": (IMAGES, [1])},
-            r": test must be \(images, targets\), two tensors",
+            r": test must be \(inputs, targets\), .* got \(6, 3, 12, 12\) and list",
         ),
-        ({"train": (IMAGES[0], TARGETS), "test": GOOD}, r": train: images must be \(n, C, H, W\)"),
-        ({"train": (IMAGES, TARGETS[:3]), "test": GOOD}, ": train: images .* a target for each"),
+        (
+            {"train": (IMAGES[:, 0], TARGETS), "test": GOOD},
+            r": train: images must be \(n, C, H, W\)",
+        ),
+        (
+            {"train": (IMAGES, TARGETS[:3]), "test": GOOD},
+            r": train must be .* first dimension that all share, got \(6, .*\) and \(3,\)",
+        ),
         ({"train": (IMAGES.int(), TARGETS), "test": GOOD}, ": train: images must be uint8.*int32"),
         ({"train": (IMAGES, TARGETS / 2), "test": GOOD}, ": train: targets must be class numbers"),
         ({"train": (IMAGES, TARGETS * 2), "test": GOOD}, ": train, row 2: class 4 while 1 never"),

@@ -61,13 +61,13 @@ def write_cifar(root: Path, kind: type[datasets.CIFAR10], monkeypatch: pytest.Mo
 def test_mnist_files_are_read(tmp_path: Path, name: str, folder: str) -> None:
     write_mnist(tmp_path, folder)
     data = load_data(config.Data(name=name, root=str(tmp_path)), seed=0)
-    assert data.image_shape == (1, 28, 28)
+    assert data.example[0].shape[1:] == (1, 28, 28)
     assert len(data.classes) == 10
     assert (len(data.train), len(data.val), len(data.test)) == (27, 3, 10)
     assert data.train.augmentation == "none"
     assert isinstance(data.test.samples, InMemory)
     expected = torch.from_numpy(make_images(10, channels=1, side=28, seed=1))
-    assert torch.equal(data.test.samples.images[:, 0], expected)
+    assert torch.equal(data.test.samples.inputs[:, 0], expected)
     assert data.test.samples.targets.tolist() == list(range(10))
 
 
@@ -79,14 +79,14 @@ def test_cifar_files_are_read(
 ) -> None:
     write_cifar(tmp_path, kind, monkeypatch)
     data = load_data(config.Data(name=name, root=str(tmp_path)), seed=0)
-    assert data.image_shape == (3, 32, 32)
+    assert data.example[0].shape[1:] == (3, 32, 32)
     assert data.classes[3] == "class3"
     assert len(data.classes) == (10 if name == "cifar10" else 100)
     assert len(data.train) + len(data.val) == 6 * len(kind.train_list)
     assert data.train.augmentation == "crop_flip"
     assert isinstance(data.test.samples, InMemory)
     expected = torch.from_numpy(make_images(6, side=32).transpose(0, 3, 1, 2).copy())
-    assert torch.equal(data.test.samples.images, expected)
+    assert torch.equal(data.test.samples.inputs, expected)
 
 
 def test_a_missing_file_is_named_with_the_remedy(tmp_path: Path) -> None:

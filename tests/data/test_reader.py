@@ -33,28 +33,28 @@ def test_every_sample_is_cropped_by_its_own_numbers() -> None:
     request = (np.array([4, 0, 4]), randoms.numpy())
     ((images, targets, own),) = stream(reader, [request], num_workers=0, pin_memory=False)
     for image, row, numbers in zip(images, (4, 0, 4), randoms.tolist(), strict=True):
-        assert torch.equal(image, random_resized_crop(source.images[row], numbers, 16))
+        assert torch.equal(image, random_resized_crop(source.inputs[row], numbers, 16))
     assert targets.tolist() == [4, 0, 4]
     assert own is not None
     assert torch.equal(torch.as_tensor(own), randoms)
 
 
-def test_without_numbers_imagenet_zooms_in() -> None:
+def test_without_numbers_the_centre_is_kept() -> None:
     source = rows(2, 30)
-    image, _ = Reader(source, (3, 14, 14), 14, is_imagenet=True)(1)
-    assert torch.equal(image, center_crop(source.images[1], 14, zoom=256 / 224))
+    image, _ = Reader(source, (3, 14, 14), 14, is_imagenet=True, crop=224 / 256)(1)
+    assert torch.equal(image, center_crop(source.inputs[1], 14, 224 / 256))
     image, _ = Reader(source, (3, 14, 14), 14)(1)
-    assert torch.equal(image, center_crop(source.images[1], 14))
+    assert torch.equal(image, center_crop(source.inputs[1], 14))
 
 
 @pytest.mark.parametrize("num_threads", [1, 3])
 def test_threads_change_nothing(num_threads: int) -> None:
     source = rows(300, 65)
-    source = SomeBad(source.name, source.images, source.targets)
+    source = SomeBad(source.name, source.inputs, source.targets)
     reader = Reader(source, (3, 65, 65))
     images, targets = read_all(reader, torch.uint8, num_threads=num_threads, on_bad="skip")
     good = torch.tensor([row for row in range(300) if row % 7 != 6])
-    assert torch.equal(images, source.images[good])
+    assert torch.equal(images, source.inputs[good])
     assert torch.equal(targets, good)
     with pytest.raises(BadSampleError, match="made, row 6: made so"):
         read_all(reader, torch.uint8, num_threads=num_threads, on_bad="error")
@@ -63,7 +63,7 @@ def test_threads_change_nothing(num_threads: int) -> None:
 @pytest.mark.parametrize("num_workers", [0, 2])
 def test_readable_rows_are_those_that_can_be_read(num_workers: int) -> None:
     source = rows(300, 4)
-    reader = Reader(SomeBad(source.name, source.images, source.targets), (3, 4, 4))
+    reader = Reader(SomeBad(source.name, source.inputs, source.targets), (3, 4, 4))
     found = readable_rows(reader, num_workers=num_workers)
     assert found.tolist() == [row for row in range(300) if row % 7 != 6]
 

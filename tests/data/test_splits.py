@@ -50,7 +50,7 @@ def test_a_batch_is_gathered_augmented_and_normalised(kind: Augmentation) -> Non
     for rows, numbers, (inputs, targets) in zip(
         INDICES, randoms, batches(split, randoms=randoms), strict=True
     ):
-        images = augment(samples.images[rows], numbers, kind)
+        images = augment(samples.inputs[rows], numbers, kind)
         expected = (images.double() - mean[:, None, None]) / std[:, None, None]
         assert torch.allclose(inputs.double(), expected, atol=1e-5)
         assert inputs.dtype == torch.float32
@@ -118,7 +118,7 @@ def test_statistics_of_many_images_take_evenly_spaced_ones(
 def test_a_constant_channel_stays_finite() -> None:
     samples = InMemory(torch.full((4, 1, 2, 2), 9, dtype=torch.uint8), torch.arange(4))
     normalise = Normalisation.of(*channel_statistics(samples))
-    assert torch.equal(normalise(samples.images), torch.zeros(4, 1, 2, 2))
+    assert torch.equal(normalise(samples.inputs), torch.zeros(4, 1, 2, 2))
 
 
 def loaded(folder: Path, streaming: str, workers: int, **fields: object) -> config.Data:

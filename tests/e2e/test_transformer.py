@@ -9,7 +9,7 @@ from rayprune.models import build_model
 from rayprune.plan import make_plan
 from rayprune.pruning.masks import num_pruned, num_weights, prunable
 from rayprune.training.network import make_model
-from rayprune.training.run import load_dataset, run_plan
+from rayprune.training.run import dataset_of, run_plan
 from rayprune.training.worker import Worker
 
 BLOCK = (
@@ -87,7 +87,7 @@ def test_norms_and_embeddings_stay_whole(run):
     assert num_pruned(snapshot.masks) == round(0.8 * num_weights(snapshot.masks))
     for name, mask in snapshot.masks.items():
         assert torch.equal(snapshot.weights[name] != 0, mask), name
-    model = make_model(experiment, load_dataset(experiment.data, experiment.seed))
+    model = make_model(experiment, dataset_of(experiment))
     norms = [name for name, m in model.named_modules() if isinstance(m, nn.LayerNorm)]
     assert len(norms) == 5
     for name in ("class_token", "encoder.pos_embedding", *(f"{norm}.weight" for norm in norms)):
@@ -108,7 +108,7 @@ def test_projections_of_attention_are_pruned_and_counted(run):
 def test_methods_that_sparsify_take_transformers(method, run):
     """Attention reads its projections from attributes, parametrized ones too."""
     experiment, snapshot = run(cycles=0, sparsify={"method": method})
-    model = make_model(experiment, load_dataset(experiment.data, experiment.seed))
+    model = make_model(experiment, dataset_of(experiment))
     assert list(snapshot.weights) == list(model.state_dict())
     assert tuple(snapshot.masks) == weights_of(2)
     assert 0 < snapshot.records[-1].sparsity < 1

@@ -1,5 +1,7 @@
 """Measuring in shares equals measuring the whole; batch-norm statistics estimated anew."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
@@ -63,9 +65,50 @@ def test_shares_of_several_ranks_equal_the_whole(task, num, monkeypatch):
     monkeypatch.setattr(
         module, "all_reduce_", lambda counts, worker: shares.append(counts) or counts
     )
+    monkeypatch.setattr(module, "gather", lambda value, worker: [value] * 3)
     for rank in range(3):
         evaluate(model, split, TASKS[task], 4, Worker(rank, 3))
     assert TASKS[task].metrics(sum(shares)) == pytest.approx(whole)
+
+
+OURS = TASKS["classification"]
+SCORED = 0  # batches that a task has counted
+
+
+def uneven(output, targets):
+    global SCORED
+    SCORED += 1
+    return torch.ones(2 + SCORED % 2)
+
+
+@pytest.mark.parametrize(
+    ("broken", "message"),
+    [
+        (replace(OURS, count=lambda o, t: None), "count must return a tensor .*, got NoneType"),
+        (
+            replace(OURS, count=lambda o, t: torch.tensor(3.0)),
+            r"count .* a tensor \(k,\) .*, got \(\)",
+        ),
+        (
+            replace(OURS, count=lambda o, t: torch.zeros(0)),
+            r"count .* a tensor \(k,\) .*, got \(0,\)",
+        ),
+        (replace(OURS, count=uneven), "count .* equally many numbers for every batch, got 3 and 2"),
+        (replace(OURS, metrics=lambda c: 0.5), "metrics must return a dictionary .*, got 0.5"),
+        (replace(OURS, metrics=lambda c: {}), "metrics must return a dictionary .*, got {}"),
+        (replace(OURS, metrics=lambda c: {"f1": "good"}), "metrics must return numbers: .*'good'"),
+        (replace(OURS, metrics=lambda c: {"f1": float("nan")}), r"f1 is not a number \(nan\)"),
+    ],
+)
+def test_a_broken_task_is_named(broken, message):
+    broken = replace(broken, name="task nets:task")
+    with pytest.raises(ValueError, match=f"^task nets:task: {message}"):
+        evaluate(made_net(), made_split(7), broken, 2, ALONE, may_be_nan=False)
+
+
+def test_a_network_that_was_just_pruned_may_have_no_number():
+    broken = replace(OURS, metrics=lambda counts: {"f1": float("nan")})
+    assert "f1" in evaluate(made_net(), made_split(7), broken, 2, ALONE)
 
 
 def test_measuring_uses_running_statistics_and_leaves_the_model_as_it_is():
@@ -85,7 +128,7 @@ def test_recalibrated_statistics_are_the_mean_over_batches():
     with torch.no_grad():
         model.bn1.running_mean.fill_(9.0)
         model.bn1.num_batches_tracked.fill_(100)
-    recalibrate_batch_norm_(model, split, 5, ALONE)
+    recalibrate_batch_norm_(model, split, TASKS["classification"], 5, ALONE)
 
     first, second = [], []
     with torch.no_grad():
@@ -111,8 +154,10 @@ def moments(x):
 def test_recalibration_changes_statistics_alone_and_augments_nothing():
     plain, augmented = made_net(), made_net()
     before = {name: tensor.clone() for name, tensor in plain.state_dict().items()}
-    recalibrate_batch_norm_(plain, made_split(12), 4, ALONE)
-    recalibrate_batch_norm_(augmented, made_split(12, augmentation="crop_flip"), 4, ALONE)
+    recalibrate_batch_norm_(plain, made_split(12), TASKS["classification"], 4, ALONE)
+    recalibrate_batch_norm_(
+        augmented, made_split(12, augmentation="crop_flip"), TASKS["classification"], 4, ALONE
+    )
     after = plain.state_dict()
     changed = {name for name in after if not torch.equal(after[name], before[name])}
     kinds = ("running_mean", "running_var", "num_batches_tracked")
@@ -123,13 +168,13 @@ def test_recalibration_changes_statistics_alone_and_augments_nothing():
 
 def test_a_hundred_batches_are_enough():
     model = made_net()
-    recalibrate_batch_norm_(model, made_split(240), 2, ALONE)
+    recalibrate_batch_norm_(model, made_split(240), TASKS["classification"], 2, ALONE)
     assert model.bn1.num_batches_tracked == 100
 
 
 def test_a_split_smaller_than_a_batch_is_used_whole():
     split, model = made_split(3), made_net()
-    recalibrate_batch_norm_(model, split, 8, ALONE)
+    recalibrate_batch_norm_(model, split, TASKS["classification"], 8, ALONE)
     with torch.no_grad():
         mean, _ = moments(model.conv1(inputs_of(split)))
     torch.testing.assert_close(model.bn1.running_mean, mean, rtol=1e-4, atol=1e-5)
@@ -141,7 +186,7 @@ def test_without_batch_norm_there_is_nothing_to_do():
 
     model = nn.Linear(2, 2)
     model.register_forward_hook(fail)
-    recalibrate_batch_norm_(model, made_split(3), 2, ALONE)
+    recalibrate_batch_norm_(model, made_split(3), TASKS["classification"], 2, ALONE)
 
 
 def small_net(num_classes, in_channels):

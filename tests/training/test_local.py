@@ -10,7 +10,7 @@ from rayprune.plan import count_epochs
 from rayprune.results.recorder import Recorder
 from rayprune.results.table import read_metadata
 from rayprune.training.local import run_local
-from rayprune.training.run import load_dataset
+from rayprune.training.run import dataset_of
 from rayprune.trials import make_trials
 
 
@@ -83,7 +83,7 @@ def test_images_that_were_written_anew_are_read_anew_by_the_next_study(run, smal
     for number in (len(table), len(table) - 60):
         pq.write_table(table.slice(0, number), images["train"])
         _, _, (trial,) = run({}, data={"parquet": images}, dense={"epochs": 1})
-        dataset = load_dataset(trial.experiment.data, trial.experiment.seed)
+        dataset = dataset_of(trial.experiment)
         assert len(dataset.train) + len(dataset.val) == number
         keys.add(trial.key)
     assert len(keys) == 2

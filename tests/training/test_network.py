@@ -8,7 +8,9 @@ from torch import nn
 from rayprune.config import Experiment
 from rayprune.training.network import network_cost
 
-DATASET = SimpleNamespace(classes=("a", "b"), image_shape=(1, 4, 4))
+DATASET = SimpleNamespace(
+    classes=("a", "b"), example=(torch.zeros(1, 1, 4, 4), None), num_channels=1
+)
 
 
 class Choosy(nn.Sequential):

@@ -23,14 +23,14 @@ from rayprune.results.stages import finished_records
 from rayprune.results.storage import read_bytes
 from rayprune.snapshot import prune
 from rayprune.training.network import make_model
-from rayprune.training.run import load_dataset, run_plan, run_stage
+from rayprune.training.run import dataset_of, run_plan, run_stage
 from rayprune.training.worker import Worker, leave_process_group, training_process
 
 EPOCHS = 4  # of the dense run
 
 
 def network(wanted):
-    return make_model(wanted, load_dataset(wanted.data, wanted.seed))
+    return make_model(wanted, dataset_of(wanted))
 
 
 def initial_weights(wanted):

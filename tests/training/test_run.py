@@ -19,7 +19,7 @@ from rayprune.results.files import epoch_file, snapshot_manifest
 from rayprune.results.stages import LostSnapshotError, finished_records, load_content
 from rayprune.snapshot import encode
 from rayprune.training import run as module
-from rayprune.training.run import failure_message, load_dataset, run_stage
+from rayprune.training.run import dataset_of, failure_message, run_stage
 from rayprune.training.worker import Worker
 
 
@@ -177,7 +177,7 @@ def test_a_damaged_epoch_checkpoint_starts_its_stage_anew_with_a_warning(
 
 def test_methods_that_differ_in_a_cycle_alone_train_on_the_same_images(small):
     one, two = experiment(small), experiment(small, prune={"sparsity": 0.5})
-    assert load_dataset(one.data, one.seed) is load_dataset(two.data, two.seed)
+    assert dataset_of(one) is dataset_of(two)
 
 
 def test_a_dense_run_does_not_depend_on_what_its_trials_ignore(small, tmp_path):

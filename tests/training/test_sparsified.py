@@ -8,7 +8,7 @@ from rayprune.plan import EpochCount, count_epochs, make_plan
 from rayprune.pruning.masks import num_pruned, num_weights, sparsity
 from rayprune.sparsifiers import METHODS
 from rayprune.training.network import make_model
-from rayprune.training.run import load_dataset
+from rayprune.training.run import dataset_of
 
 FIND_THEIR_OWN = ("str", "cs", "dst")
 OPTIONS = {  # so that each of them has something to do within the 81 steps of a test
@@ -71,7 +71,7 @@ def test_goal_and_reached_sparsity_are_recorded_apart(case, sparsified):
 @every_case
 def test_what_is_left_is_a_plain_network_that_has_learnt(case, sparsified):
     wanted, snapshot, _ = sparsified(case)
-    dataset = load_dataset(wanted.data, wanted.seed)
+    dataset = dataset_of(wanted)
     model = make_model(wanted, dataset)
     model.load_state_dict(snapshot.weights)
     measured = snapshot.records[-1].metrics["test_accuracy"]

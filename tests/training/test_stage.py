@@ -19,7 +19,7 @@ from rayprune.results.files import epoch_file
 from rayprune.results.stages import finished_records
 from rayprune.results.storage import read_bytes
 from rayprune.training import stage as module
-from rayprune.training.run import load_dataset, run_stage
+from rayprune.training.run import dataset_of, run_stage
 from rayprune.training.stage import TrainingDivergedError
 
 
@@ -153,7 +153,7 @@ def test_divergence_is_told_with_what_to_change(small, tmp_path):
 
 def test_test_images_are_read_once_a_stage(small, tmp_path, monkeypatch):
     wanted = experiment(small)
-    dataset = load_dataset(wanted.data, wanted.seed)
+    dataset = dataset_of(wanted)
     read = []
     measure = module._measure
 
