@@ -11,6 +11,7 @@ from rayprune.config import ConfigError, Data, Dimension, Experiment, Model, Stu
 from rayprune.config.fields import is_field
 from rayprune.config.load import make_paths_absolute
 from rayprune.config.messages import no_such_field, validated
+from rayprune.config.task import AnyTask
 from rayprune.fingerprint import contents_of
 from rayprune.plan import Conditions, Stage, make_plan, share_dense_runs
 from rayprune.points import (
@@ -161,10 +162,10 @@ def conditions_of(study: Study, experiment: Experiment) -> Conditions:
 
 def _conditions(study: Study) -> Callable[[Experiment], Conditions]:
     """`conditions_of`, which looks once at what several experiments name: a folder may be large."""
-    known: dict[tuple[Model, Data], Conditions] = {}
+    known: dict[tuple[Model, Data, AnyTask], Conditions] = {}
 
     def conditions(experiment: Experiment) -> Conditions:
-        named = experiment.model, experiment.data
+        named = experiment.model, experiment.data, experiment.task
         if named not in known:
             known[named] = conditions_of(study, experiment)
         return known[named]

@@ -80,8 +80,8 @@ class Prune(Frozen):
         check_sparsity(self.pattern, self.sparsity)
         if n_of_m(self.pattern) and self.include:
             raise ValueError(
-                f"pattern {self.pattern} runs along a layer's inputs, and of the weights in include "
-                "nothing says which dimension that is. Write pattern: unstructured"
+                f"pattern {self.pattern} runs along a layer's inputs, and nothing says which "
+                "dimension that is of the weights in include. Write pattern: unstructured"
             )
         if n_of_m(self.pattern) and (self.cycles > 1 or self.fraction_per_cycle):
             raise ValueError(f"pattern {self.pattern} is one cycle's work. Write cycles: 1")

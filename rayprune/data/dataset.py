@@ -313,7 +313,8 @@ def _levels(
     """Mean and standard deviation (C,) float64 of levels 0 to 255 that inputs are normalised by.
 
     With auto those that weights were `trained` with, else ImageNet's for its augmentation, else
-    what the training part says. They never depend on whether images are streamed. None for what is taken as it is.
+    what the training part says. They never depend on whether images are streamed. None for what is
+    taken as it is.
     """
     chosen, channels = data.normalize, reading.num_channels
     if reading.shape is None:

@@ -102,7 +102,11 @@ def _from_target(
 ) -> nn.Module:
     build = find_target(target, TARGET)
     takes = inspect.signature(build).parameters
-    offered = {k: v for k, v in {"num_classes": num_classes, "in_channels": in_channels}.items() if v is not None}
+    offered = {
+        k: v
+        for k, v in {"num_classes": num_classes, "in_channels": in_channels}.items()
+        if v is not None
+    }
     # Only what it names: a builder that hands **kwargs on may reach one that takes neither.
     given = {k: v for k, v in offered.items() if k in takes and k not in options}
     model = _call(build, target, {**given, **options})

@@ -20,7 +20,7 @@ from rayprune.pruning.masks import pack_bits, unpack_bits
 from rayprune.results.record import record_from_json, record_to_json
 from rayprune.snapshot.snapshot import Snapshot
 
-WEIGHT, MASK, MOMENTUM = "weight:", "mask:", "momentum:"  # what an encoded tensor is
+WEIGHT, MASK, TRAINING = "weight:", "mask:", "training:"  # what an encoded tensor is
 
 
 class SnapshotError(ValueError):
@@ -36,11 +36,11 @@ def encode(snapshot: Snapshot) -> bytes:
         tensors[WEIGHT + name] = weight if whole else weight[mask]  # row-major, as the packed bits
     for name, mask in snapshot.masks.items():
         tensors[MASK + name] = torch.from_numpy(pack_bits(mask))
-    tensors |= {MOMENTUM + name: tensor for name, tensor in snapshot.momentum.items()}
+    tensors |= {TRAINING + name: tensor for name, tensor in snapshot.training_state.items()}
     info = {
         "weights": list(snapshot.weights),  # safetensors sorts by type and name; order breaks ties
         "masks": {name: list(mask.shape) for name, mask in snapshot.masks.items()},
-        "momentum": list(snapshot.momentum),
+        "training_state": list(snapshot.training_state),
         "records": [record_to_json(record) for record in snapshot.records],
     }
     return encode_tensors(tensors, info)
@@ -57,9 +57,9 @@ def decode(content: bytes | np.ndarray) -> Snapshot:
         weights = {
             name: _spread(tensors[WEIGHT + name], masks.get(name)) for name in info["weights"]
         }
-        momentum = {name: tensors[MOMENTUM + name] for name in info["momentum"]}
+        training = {name: tensors[TRAINING + name] for name in info["training_state"]}
         records = tuple(map(record_from_json, info["records"]))
-        return Snapshot(weights, masks, records, momentum)
+        return Snapshot(weights, masks, records, training)
     except (KeyError, TypeError) as error:
         raise SnapshotError(f"a snapshot lacks {error}") from error
 

@@ -21,6 +21,7 @@ class Snapshot:
     """Parameter name -> bool, True = kept; an entry for every prunable weight, in model order."""
     records: tuple[StageRecord, ...] = ()
     """A record for each stage that led here, the dense run first."""
-    momentum: Mapping[str, Tensor] = field(default_factory=dict)
-    """Parameter name -> SGD's momentum, in the middle of a dense run alone: its second part goes on
-    with it. Every other stage starts with a fresh optimiser."""
+    training_state: Mapping[str, Tensor] = field(default_factory=dict)
+    """What the optimiser remembers, as "exp_avg:conv.weight", and the average of the weights, in
+    the middle of a dense run alone: its second part goes on with it. Every other stage starts
+    afresh."""

@@ -49,11 +49,13 @@ def make_sparsifier(
     num_steps: int,
     weight_decay: float,
     seed: int,
+    decoupled_decay: bool = False,
 ) -> Sparsifier:
     """Start the method that `options` names, on a model that is on its device and not wrapped.
 
     `masks` names the prunable weights. `sparsity`, in [0, 1), is the goal; methods that find their
-    own do not read it. `num_steps` counts the whole stage; `weight_decay` is the optimiser's.
+    own do not read it. `num_steps` counts the whole stage; `weight_decay` is the optimiser's, and
+    `decoupled_decay` whether it works beside the gradient, as in AdamW.
     """
     return METHODS[options.method](
         options,
@@ -63,4 +65,5 @@ def make_sparsifier(
         num_steps=num_steps,
         weight_decay=weight_decay,
         seed=seed,
+        decoupled_decay=decoupled_decay,
     )

@@ -3,12 +3,12 @@
 The loop calls, in this order::
 
     sparsifier = make_sparsifier(...)           # model on its device, not yet wrapped by DDP
-    optimizer = SGD(sparsifier.parameter_groups(), ...)
+    optimizer = make_optimizer(optim, sparsifier.parameter_groups())
     for step in range(num_steps):
         sparsifier.before_forward(step)
         loss = task(model(x)) + sparsifier.penalty()  # where it is not None
         loss.backward()
-        sparsifier.after_gradients(step)        # gradients averaged over the ranks
+        sparsifier.after_gradients(step)        # gradients averaged over the ranks, not clipped yet
         optimizer.step()
         apply_(weights, sparsifier.masks)
         sparsifier.after_step(step, optimizer)
@@ -36,7 +36,8 @@ class Sparsifier:
     """A method that sparsifies during training; as it stands, dense training and one prune step.
 
     `masks` names the model's prunable weights, all True. `sparsity` in [0, 1) is the goal,
-    `num_steps` the length of the whole stage, `weight_decay` the optimiser's.
+    `num_steps` the length of the whole stage, `weight_decay` the optimiser's, which works beside
+    the gradient with `decoupled_decay`, as in AdamW, and in it without.
     """
 
     options: Options
@@ -51,6 +52,7 @@ class Sparsifier:
         num_steps: int = 0,
         weight_decay: float = 0.0,
         seed: int = 0,
+        decoupled_decay: bool = False,
     ) -> None:
         parameters = dict(model.named_parameters())
         self.options = options
@@ -62,6 +64,7 @@ class Sparsifier:
         self.num_steps = num_steps
         self.weight_decay = weight_decay
         self.seed = seed
+        self.decoupled_decay = decoupled_decay
         self.kept: Masks = {}  # what an epoch checkpoint must hold; changed in place only
         with torch.no_grad():
             self.begin()
@@ -94,7 +97,10 @@ class Sparsifier:
         return list(groups.values())
 
     def settings(self, name: str) -> dict[str, float]:
-        """SGD settings that a parameter has in this method, in place of the optimiser's."""
+        """Settings that a parameter has in this method, in place of the optimiser's.
+
+        Those of every optimiser, but for a method that the config refuses with others.
+        """
         return {}
 
     def before_forward(self, step: int) -> None:
@@ -191,11 +197,41 @@ def copy_(weights: Mapping[str, Tensor], values: list[Tensor]) -> None:
     torch._foreach_copy_(list(weights.values()), values)
 
 
+@torch.no_grad()
 def forget_momentum_(
     optimizer: torch.optim.Optimizer, weights: Mapping[str, Tensor], masks: Masks | None = None
 ) -> None:
-    """Set SGD's momentum to zero where a mask is False; everywhere if there are no masks."""
+    """Let the optimiser forget the gradients of weights whose mask is False; of all without masks.
+
+    SGD's momentum becomes 0, and so does the first of Adam's averages. The second one divides the
+    step: at 0, with a step count too large to correct for it, a weight would move by up to 6.6
+    times the learning rate (for betas of .9 and .999). So without masks the count restarts as well,
+    as in a fresh optimiser; with masks, see `borrow_scale_`.
+    """
     for name, weight in weights.items():
-        momentum = optimizer.state[weight].get("momentum_buffer")
-        if momentum is not None:
-            momentum.mul_(0 if masks is None else masks[name])
+        state = optimizer.state[weight]
+        for kind in ("momentum_buffer", "exp_avg"):
+            if state.get(kind) is not None:
+                state[kind].mul_(0 if masks is None else masks[name])
+        if masks is None and "exp_avg_sq" in state:
+            state["exp_avg_sq"].zero_()
+            state["step"].zero_()
+    if masks is not None:
+        borrow_scale_(optimizer, weights, masks)
+
+
+@torch.no_grad()
+def borrow_scale_(
+    optimizer: torch.optim.Optimizer, weights: Mapping[str, Tensor], settled: Masks
+) -> None:
+    """Give weights that are not settled the mean of Adam's second average over those that are.
+
+    What was masked for long has none of its own: it faded to 0. With its layer's, such a weight
+    moves as its neighbours do until its own gradients are known. SGD has nothing of the kind.
+    """
+    for name, weight in weights.items():
+        squares = optimizer.state[weight].get("exp_avg_sq")
+        if squares is not None:
+            known = squares[settled[name]]
+            mean = known.mean() if known.numel() else squares.mean()
+            squares.copy_(torch.where(settled[name], squares, mean))

@@ -21,6 +21,7 @@ from rayprune.config.sparsify import Gmp
 from rayprune.pruning.masks import Masks, num_pruned
 from rayprune.sparsifiers.base import (
     all_kept,
+    borrow_scale_,
     cubic_sparsity,
     forget_momentum_,
     set_,
@@ -70,8 +71,11 @@ class GradualMagnitudePruning(MaskedForward):
 
     def after_step(self, step: int, optimizer: torch.optim.Optimizer) -> None:
         if step + 1 in self.targets:
+            before = {name: mask.clone() for name, mask in self.kept.items()}
             set_(self.kept, self._pruned_to(self.targets[step + 1]))
             forget_momentum_(optimizer, self.weights, self.kept)
+            stayed = {name: mask & self.kept[name] for name, mask in before.items()}
+            borrow_scale_(optimizer, self.weights, stayed)
             if not self.options.recover:
                 zero_(self.weights, self.kept)
 

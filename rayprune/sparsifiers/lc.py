@@ -9,7 +9,8 @@ fraction `1 - s` of the largest weights. `theta` is renewed every `interval` (th
 
 here with `a` such that the last one is `growth` times the first. As weight decay: it is cancelled
 on the largest `1 - s` of the prunable weights, so that only the rest shrinks, and is removed at the
-end. Biases and normalisation layers decay as usual.
+end. Biases and normalisation layers decay as usual. With AdamW, whose decay works beside the
+gradient, so does this one.
 
 Unlike here, the paper starts from a trained network, pulls the largest weights to their values at
 the last C step too, and has a Lagrange multiplier for each weight. With 630 steps at learning rate
@@ -36,7 +37,7 @@ class LearningCompression(Sparsifier):
         self.kept = self.largest(self.sparsity)
 
     def settings(self, name: str) -> dict[str, float]:
-        # The optimiser decays no prunable weight: `after_gradients` does, for the smallest.
+        # The optimiser decays no prunable weight: the methods below do, the smallest.
         return {"weight_decay": 0.0} if name in self.weights else {}
 
     def mu(self, step: int) -> float:
@@ -50,6 +51,15 @@ class LearningCompression(Sparsifier):
         if step % self.interval == 0:
             set_(self.kept, self.largest(self.sparsity))
         for name, weight in self.weights.items():
-            if weight.grad is not None:
+            if weight.grad is not None and not self.decoupled_decay:
                 smallest = weight.masked_fill(self.kept[name], 0.0)
                 weight.grad.add_(smallest, alpha=self.mu(step))
+
+    @torch.no_grad()
+    def after_step(self, step: int, optimizer: torch.optim.Optimizer) -> None:
+        if not self.decoupled_decay:
+            return
+        lr = optimizer.param_groups[0]["lr"]  # the loop sets the same one everywhere
+        left = max(0.0, 1 - lr * self.mu(step))  # a pull that goes past 0 ends there
+        for name, weight in self.weights.items():
+            weight.mul_(torch.where(self.kept[name], 1.0, left))

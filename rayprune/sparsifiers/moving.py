@@ -52,13 +52,13 @@ class MovingConnections(Sparsifier):
 
     @torch.no_grad()
     def after_step(self, step: int, optimizer: torch.optim.Optimizer) -> None:
-        fraction, not_grown = self.fraction(step), {}
+        fraction, stayed = self.fraction(step), {}
         for name, gradient in self._gradients.items():
             weight, kept = self.weights[name], self.kept[name]
             new = replace_connections(weight, gradient, kept, int(fraction * int(kept.sum())))
-            not_grown[name] = kept | ~new
+            stayed[name] = kept & new
             kept.copy_(new)
-        if not_grown:
-            forget_momentum_(optimizer, {n: self.weights[n] for n in not_grown}, not_grown)
+        if stayed:
+            forget_momentum_(optimizer, {n: self.weights[n] for n in stayed}, stayed)
             zero_(self.weights, self.kept)
         self._gradients = {}

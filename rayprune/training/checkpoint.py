@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor, nn
@@ -11,8 +11,11 @@ from torch.optim import Optimizer
 
 from rayprune.snapshot.encoding import SnapshotError, decode_tensors, encode_tensors
 from rayprune.sparsifiers import Sparsifier
+from rayprune.training.ema import WeightAverage
+from rayprune.training.optimizer import optimizer_state, set_optimizer_state_
 
-MODEL, MOMENTUM, SPARSIFIER = "model:", "momentum:", "sparsifier:"
+MODEL, TRAINING, SPARSIFIER = "model:", "training:", "sparsifier:"
+AVERAGE = "average:"  # among what training goes on with
 
 
 @dataclass(frozen=True)
@@ -30,29 +33,38 @@ class EpochState:
 
 
 def encode_checkpoint(
-    state: EpochState, model: nn.Module, optimizer: Optimizer, sparsifier: Sparsifier
+    state: EpochState,
+    model: nn.Module,
+    optimizer: Optimizer,
+    sparsifier: Sparsifier,
+    average: WeightAverage | None = None,
 ) -> bytes:
-    """An epoch checkpoint: weights, momentum, the sparsifier's own state, and the numbers.
+    """An epoch checkpoint: weights, what training and sparsifier go on with, and the numbers.
 
     Its checksum comes first, since no manifest says it.
     """
     tensors = {MODEL + name: tensor for name, tensor in model.state_dict().items()}
-    tensors |= {MOMENTUM + name: m for name, m in momentum_of(model, optimizer).items()}
+    training = training_state(model, optimizer, average)
+    tensors |= {TRAINING + name: tensor for name, tensor in training.items()}
     tensors |= {SPARSIFIER + name: tensor for name, tensor in sparsifier.state().items()}
     content = encode_tensors({k: v.detach().cpu() for k, v in tensors.items()}, vars(state))
     return hashlib.sha256(content).digest() + content
 
 
 def restore_checkpoint_(
-    content: bytes, model: nn.Module, optimizer: Optimizer, sparsifier: Sparsifier
+    content: bytes,
+    model: nn.Module,
+    optimizer: Optimizer,
+    sparsifier: Sparsifier,
+    average: WeightAverage | None = None,
 ) -> EpochState:
-    """Bring model, optimizer and sparsifier to where the checkpoint was.
+    """Bring model, optimizer, sparsifier and average to where the checkpoint was.
 
     Raises ``SnapshotError``.
     """
     tensors, state = _decode(content)
     model.load_state_dict(_part(tensors, MODEL))
-    set_momentum_(model, optimizer, _part(tensors, MOMENTUM))
+    set_training_state_(model, optimizer, average, _part(tensors, TRAINING))
     sparsifier.load_state(_part(tensors, SPARSIFIER))
     return state
 
@@ -62,19 +74,28 @@ def epochs_done_of(content: bytes) -> int:
     return _decode(content)[1].epochs_done
 
 
-def momentum_of(model: nn.Module, optimizer: Optimizer) -> dict[str, Tensor]:
-    """SGD's momentum by parameter name, of the parameters that have some."""
-    found = {n: optimizer.state[p].get("momentum_buffer") for n, p in _trained(model, optimizer)}
-    return {name: momentum for name, momentum in found.items() if momentum is not None}
+def training_state(
+    model: nn.Module, optimizer: Optimizer, average: WeightAverage | None
+) -> dict[str, Tensor]:
+    """What training goes on with beside weights and masks: "exp_avg:conv.weight" and the like.
+
+    It is what the optimiser remembers and, as "average:conv.weight", the average of the weights.
+    """
+    averaged = {} if average is None else average.tensors
+    own = {AVERAGE + name: tensor for name, tensor in averaged.items()}
+    return optimizer_state(model, optimizer) | own
 
 
-def set_momentum_(model: nn.Module, optimizer: Optimizer, momentum: Mapping[str, Tensor]) -> None:
-    """Let SGD go on with this momentum."""
-    for name, parameter in _trained(model, optimizer):
-        if name in momentum:
-            # Laid out as the parameter is, or the fused step would mix up a channels_last weight.
-            buffer = parameter.detach().clone().copy_(momentum[name])
-            optimizer.state[parameter]["momentum_buffer"] = buffer
+def set_training_state_(
+    model: nn.Module,
+    optimizer: Optimizer,
+    average: WeightAverage | None,
+    state: Mapping[str, Tensor],
+) -> None:
+    """Go on with what `training_state` gave. Raises a ValueError if it has no average to go on."""
+    set_optimizer_state_(model, optimizer, state)
+    if average is not None:
+        average.load_(_part(state, AVERAGE))
 
 
 def _decode(content: bytes) -> tuple[dict[str, Tensor], EpochState]:
@@ -86,11 +107,6 @@ def _decode(content: bytes) -> tuple[dict[str, Tensor], EpochState]:
         return tensors, EpochState(**{**info, "history": tuple(info["history"])})
     except (KeyError, TypeError) as error:
         raise SnapshotError(f"the epoch checkpoint is of another version: {error}") from error
-
-
-def _trained(model: nn.Module, optimizer: Optimizer) -> Iterator[tuple[str, nn.Parameter]]:
-    trained = {id(p) for group in optimizer.param_groups for p in group["params"]}
-    return ((n, p) for n, p in model.named_parameters() if id(p) in trained)
 
 
 def _part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

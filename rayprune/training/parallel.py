@@ -30,7 +30,9 @@ class Loss(nn.Module):
         loss = self.task.loss(self.task.forward(self.model, inputs, targets), targets)
         if not isinstance(loss, Tensor) or loss.numel() != 1:
             got = tuple(loss.shape) if isinstance(loss, Tensor) else type(loss).__name__
-            raise ValueError(f"{self.task.name}: loss must return a tensor of one number, got {got}")
+            raise ValueError(
+                f"{self.task.name}: loss must return one number as a tensor, got {got}"
+            )
         if torch.is_grad_enabled() and not loss.requires_grad:
             raise ValueError(
                 f"{self.task.name}: the loss has no gradient, so nothing can be learned from it. "

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from torch import Tensor, nn
-from torch.optim import SGD
+from torch.optim import Optimizer
 
 from rayprune.config import Experiment
 from rayprune.data import Dataset
@@ -13,6 +13,8 @@ from rayprune.plan import Stage
 from rayprune.pruning.masks import Masks, not_ignored
 from rayprune.pruning.structured import channel_masks
 from rayprune.sparsifiers import FixedMasks, Sparsifier, make_sparsifier
+from rayprune.training.ema import WeightAverage, start_average
+from rayprune.training.optimizer import make_optimizer
 from rayprune.training.order import derive_seed
 from rayprune.training.parallel import Loss, parallelized
 from rayprune.training.rates import StageRates
@@ -33,7 +35,9 @@ class StageSetup:
     worker: Worker
     rates: StageRates
     sparsifier: Sparsifier
-    optimizer: SGD
+    optimizer: Optimizer
+    average: WeightAverage | None
+    """Of the weights, if that is asked for: what is measured and shipped."""
     task: Task
 
     @property
@@ -59,20 +63,16 @@ def set_up(
     dataset: Dataset,
     worker: Worker,
 ) -> StageSetup:
-    """Sparsifier, then DDP, then optimiser: each sees the parameters that the one before made."""
+    """Sparsifier, then DDP, then optimiser: each sees the parameters that the one before made.
+
+    The average begins with the weights as they are masked.
+    """
     sparsifier = _make_sparsifier(experiment, stage, model, masks, dataset, worker)
     task = make_task(experiment.task, label_smoothing=experiment.label_smoothing)
     loss = Loss(model, task)
     parallel = parallelized(loss, dataset.train, worker) if stage.epochs else loss
     optim = experiment.optim
-    optimizer = SGD(
-        sparsifier.parameter_groups(decay=optim.decay),
-        lr=optim.lr,
-        momentum=optim.momentum,
-        weight_decay=optim.weight_decay,
-        nesterov=optim.weight_decay > 0 and optim.momentum > 0,
-        fused=True,
-    )
+    optimizer = make_optimizer(optim, sparsifier.parameter_groups(decay=optim.decay))
     return StageSetup(
         experiment=experiment,
         stage=stage,
@@ -83,6 +83,7 @@ def set_up(
         rates=rates,
         sparsifier=sparsifier,
         optimizer=optimizer,
+        average=None if optim.ema_decay is None else start_average(model, optim.ema_decay),
         task=task,
     )
 
@@ -117,6 +118,7 @@ def _make_sparsifier(
         num_steps=stage.epochs * num_steps_per_epoch(experiment, dataset),
         weight_decay=weight_decay,
         seed=derive_seed(experiment.seed, "sparsifier"),
+        decoupled_decay=experiment.optim.name == "adamw",
     )
 
 

@@ -4,27 +4,32 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
-from rayprune.config import Experiment
+from rayprune.config import Experiment, OwnTask
 from rayprune.data import NUM_RANDOMS, Dataset, Split
 from rayprune.plan import Stage
 from rayprune.pruning.masks import Masks, apply_, digest
 from rayprune.results.faults import reach
 from rayprune.snapshot import Snapshot
+from rayprune.sparsifiers import Sparsifier
 from rayprune.training.checkpoint import (
     EpochState,
     encode_checkpoint,
-    momentum_of,
     restore_checkpoint_,
-    set_momentum_,
+    set_training_state_,
+    training_state,
 )
+from rayprune.training.ema import WeightAverage
 from rayprune.training.evaluate import evaluate, laid_out, recalibrate_batch_norm_
+from rayprune.training.optimizer import clip_gradients_
 from rayprune.training.order import derive_seed, epoch_order, epoch_randoms, share
 from rayprune.training.rates import StageRates
 from rayprune.training.record import stage_record
@@ -104,12 +109,12 @@ def train_stage(
         reach("stage.epoch", f"rank {worker.rank}")
         seconds, train_loss = _run_epoch(setup, epoch)
         state = replace(state, epochs_done=epoch + 1, seconds=state.seconds + seconds)
-        with setup.sparsifier.shipped():
+        with _as_shipped(setup):
             metrics = {f"val_{k}": v for k, v in _measure(setup, dataset.val).items()}
         history = (*state.history, {**metrics, "train_loss": train_loss})
         state = replace(state, history=history)
         if worker.is_first and epoch + 1 < stage.last_epoch:
-            save_checkpoint(encode_checkpoint(state, model, setup.optimizer, setup.sparsifier))
+            save_checkpoint(encode_checkpoint(state, *_going_on(setup)))
         wanted = on_epoch(EpochReport(stage, history, setup.samples_per_epoch / seconds))
         if not broadcast(wanted if worker.is_first else None, worker):
             return None
@@ -119,35 +124,63 @@ def train_stage(
 def _first_state(setup: StageSetup, start: Snapshot, checkpoint: bytes | None) -> EpochState:
     """Where training begins: at a checkpoint of this stage, else at the stage's first epoch."""
     if checkpoint is not None:
-        state = restore_checkpoint_(checkpoint, setup.model, setup.optimizer, setup.sparsifier)
+        state = restore_checkpoint_(checkpoint, *_going_on(setup))
         done = state.epochs_done - setup.stage.first_epoch
         known = state.history[-done:]
         # A run that was cut at an epoch, and goes on uncut, knows the epochs after the cut alone.
         return replace(state, history=(*[{}] * (done - len(known)), *known))
+    if setup.stage.is_dense and setup.stage.first_epoch == 0:
+        return EpochState()
     if setup.stage.is_dense:
-        set_momentum_(setup.model, setup.optimizer, start.momentum)
-        seconds = start.records[-1].seconds if setup.stage.first_epoch else 0.0
-        return EpochState(setup.stage.first_epoch, seconds)
-    return EpochState(pruned=_measure_pruned(setup))
+        set_training_state_(setup.model, setup.optimizer, setup.average, start.training_state)
+        return EpochState(setup.stage.first_epoch, start.records[-1].seconds)
+    state = EpochState(pruned=_measure_pruned(setup))
+    if setup.average is not None:
+        setup.average.restart_()  # measuring may have estimated batch-norm statistics anew
+    return state
+
+
+def _going_on(
+    setup: StageSetup,
+) -> tuple[nn.Module, Optimizer, Sparsifier, WeightAverage | None]:
+    """What an epoch checkpoint holds and brings back."""
+    return setup.model, setup.optimizer, setup.sparsifier, setup.average
+
+
+@contextmanager
+def _as_shipped(setup: StageSetup) -> Iterator[None]:
+    """Inside, the model computes with what the stage would leave if it ended now."""
+    with setup.sparsifier.shipped():
+        if setup.average is None:
+            yield
+        else:
+            with setup.average.shipped():
+                yield
 
 
 def _finish(setup: StageSetup, start: Snapshot, state: EpochState) -> Snapshot:
-    """The stage's snapshot, measured as it is kept."""
+    """The stage's snapshot, measured as it is kept.
+
+    The beginning of a dense run is no result: it keeps what the training goes on with.
+    """
     model, stage = setup.model, setup.stage
-    momentum = momentum_of(model, setup.optimizer) if stage.part_of is not None else {}
+    is_part = stage.part_of is not None
+    training = training_state(model, setup.optimizer, setup.average) if is_part else {}
     final = {name: mask.cpu() for name, mask in setup.sparsifier.finish().items()}
+    if setup.average is not None and not is_part:
+        setup.average.ship_()
     masks = {**start.masks, **final}
     weights = _shipped_weights(model, masks)
     model.load_state_dict(weights)
-    # The beginning of a dense run is no result. A cycle without epochs is as it was just pruned.
-    if stage.part_of is None and stage.epochs > 0 and _recalibrate(setup):
+    # A cycle without epochs is as it was just pruned.
+    if not is_part and stage.epochs > 0 and _recalibrate(setup):
         weights = _shipped_weights(model, masks)
     metrics = {f"pruned_val_{k}": v for k, v in (state.pruned or {}).items()}
     for name, split in (("val", setup.dataset.val), ("test", setup.dataset.test)):
         metrics |= {f"{name}_{k}": v for k, v in _measure(setup, split).items()}
     before = tuple(record for record in start.records if record.part_of is None)
     record = stage_record(setup, masks, metrics, state)
-    kept = {name: _on_cpu(tensor) for name, tensor in momentum.items()}
+    kept = {name: _on_cpu(tensor) for name, tensor in training.items()}
     return Snapshot(weights, masks, (*before, record), kept)
 
 
@@ -170,11 +203,15 @@ def _run_epoch(setup: StageSetup, epoch: int) -> tuple[float, float]:
     seconds = time.perf_counter() - started
     if not math.isfinite(loss):
         stage = "the dense run" if setup.stage.is_dense else f"cycle {cycle}"
+        is_own = isinstance(setup.experiment.task, OwnTask)
         raise TrainingDivergedError(
             f"{stage} ({setup.stage.schedule}) diverged in epoch {epoch + 1}: the loss is {loss}. "
             f"Lower optim.lr, now {setup.experiment.optim.lr:g}, or add dense.warmup"
+            + (f"; or {setup.task.name} returns what is not a number" if is_own else "")
         )
     average_buffers_(setup.model, worker)
+    if setup.average is not None:
+        setup.average.average_buffers_(worker)
     return seconds, loss
 
 
@@ -192,21 +229,35 @@ def _step(setup: StageSetup, step: int, inputs: Any, targets: Any) -> Tensor:
     optimizer.zero_grad(set_to_none=True)
     objective.backward()
     sparsifier.after_gradients(step)
+    clip_norm = setup.experiment.optim.clip_norm
+    if clip_norm is not None:
+        clip_gradients_(setup.model, sparsifier.weights, sparsifier.masks, clip_norm)
     optimizer.step()
     if sparsifier.masks:
         apply_(sparsifier.weights, sparsifier.masks)
     sparsifier.after_step(step, optimizer)
+    if setup.average is not None:
+        setup.average.update_(step)
     return loss.detach()
 
 
-def _measure(setup: StageSetup, split: Split) -> dict[str, float]:
-    return evaluate(setup.model, split, setup.task, setup.local_batch, setup.worker)
+def _measure(setup: StageSetup, split: Split, *, may_be_nan: bool = False) -> dict[str, float]:
+    # Ours have no number only where the network has diverged, and then the loss says it.
+    is_ours = not isinstance(setup.experiment.task, OwnTask)
+    return evaluate(
+        setup.model,
+        split,
+        setup.task,
+        setup.local_batch,
+        setup.worker,
+        may_be_nan=may_be_nan or is_ours,
+    )
 
 
 def _measure_pruned(setup: StageSetup) -> dict[str, float]:
     """Metrics between the prune step and the retraining."""
     _recalibrate(setup)
-    return _measure(setup, setup.dataset.val)
+    return _measure(setup, setup.dataset.val, may_be_nan=True)
 
 
 def _recalibrate(setup: StageSetup) -> bool:

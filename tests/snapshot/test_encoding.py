@@ -10,7 +10,7 @@ from rayprune.pruning.masks import prunable
 from rayprune.snapshot import Snapshot, SnapshotError, decode, encode
 
 
-def made_snapshot(*, momentum=False):
+def made_snapshot(*, training=False):
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(3, 5, 3), nn.BatchNorm2d(5), nn.Flatten(), nn.Linear(20, 7))
     weights = dict(model.state_dict())
@@ -18,19 +18,22 @@ def made_snapshot(*, momentum=False):
     masks["0.weight"] = torch.ones(5, 3, 3, 3, dtype=torch.bool)
     weights["3.weight"] = weights["3.weight"] * masks["3.weight"]
     records = (record(), record(cycle=1, key="l", weights_from="w", masks_from="k", part_of="p"))
-    kept = {name: torch.randn_like(weight) for name, weight in model.named_parameters()}
-    return Snapshot(weights, masks, records, kept if momentum else {})
+    kept = {
+        f"exp_avg:{name}": torch.randn_like(weight) for name, weight in model.named_parameters()
+    }
+    kept["step:0.weight"] = torch.tensor(3.0)
+    return Snapshot(weights, masks, records, kept if training else {})
 
 
 @pytest.mark.parametrize("as_array", [False, True])
-@pytest.mark.parametrize("momentum", [False, True])
-def test_what_is_written_is_what_is_read(momentum, as_array):
-    before = made_snapshot(momentum=momentum)
+@pytest.mark.parametrize("training", [False, True])
+def test_what_is_written_is_what_is_read(training, as_array):
+    before = made_snapshot(training=training)
     content = encode(before)
     after = decode(np.frombuffer(content, np.uint8) if as_array else content)
     assert after.records == before.records
-    assert len(before.momentum) == (6 if momentum else 0)
-    for field in ("weights", "masks", "momentum"):
+    assert len(before.training_state) == (7 if training else 0)
+    for field in ("weights", "masks", "training_state"):
         written, read = getattr(before, field), getattr(after, field)
         assert list(read) == list(written), "names keep their order"
         for name, tensor in written.items():
@@ -42,8 +45,10 @@ def test_momentum_under_a_mask_is_written_whole():
     """It belongs to the optimiser, which a mask does not thin out."""
     mask = torch.tensor([[True, False], [False, True]])
     weight, momentum = torch.eye(2), torch.tensor([[1.0, 2.0], [3.0, 4.0]])
-    after = decode(encode(Snapshot({"w": weight}, {"w": mask}, (), {"w": momentum})))
-    assert torch.equal(after.momentum["w"], momentum)
+    after = decode(
+        encode(Snapshot({"w": weight}, {"w": mask}, (), {"momentum_buffer:w": momentum}))
+    )
+    assert torch.equal(after.training_state["momentum_buffer:w"], momentum)
 
 
 def test_a_sparse_snapshot_is_small():
@@ -72,10 +77,10 @@ def test_layers_that_lost_all_or_nothing_are_read_as_they_were(mask):
 def test_a_weight_laid_out_by_channels_last_is_read_in_its_own_order():
     weight = torch.randn(4, 3, 2, 2).to(memory_format=torch.channels_last)
     mask = torch.rand(4, 3, 2, 2) > 0.5
-    snapshot = Snapshot({"w": weight * mask}, {"w": mask}, (), {"w": weight})
+    snapshot = Snapshot({"w": weight * mask}, {"w": mask}, (), {"momentum_buffer:w": weight})
     after = decode(encode(snapshot))
     assert torch.equal(after.weights["w"], weight * mask)
-    assert torch.equal(after.momentum["w"], weight)
+    assert torch.equal(after.training_state["momentum_buffer:w"], weight)
 
 
 def test_tensors_that_share_memory_are_written_each():

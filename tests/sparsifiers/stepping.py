@@ -2,13 +2,16 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from rayprune.config.optim import Optim
 from rayprune.config.sparsify import Options
 from rayprune.pruning.masks import apply_, prunable
 from rayprune.sparsifiers import Sparsifier, make_sparsifier
+from rayprune.training.optimizer import make_optimizer
 
 
 @dataclass
@@ -17,7 +20,7 @@ class Training:
 
     model: nn.Module
     sparsifier: Sparsifier
-    optimizer: torch.optim.SGD
+    optimizer: torch.optim.Optimizer
 
     def step(self, step: int, loss: Callable[[], Tensor]) -> None:
         self.sparsifier.before_forward(step)
@@ -45,7 +48,9 @@ def begin(
     lr: float = 0.1,
     weight_decay: float = 0.0,
     momentum: float = 0.0,
+    optim: Optim | None = None,
 ) -> Training:
+    """SGD without Nesterov momentum, or what `optim` says, in place of the three numbers."""
     masks = {
         name: torch.ones_like(model.get_parameter(name), dtype=torch.bool)
         for name in prunable(model)
@@ -56,12 +61,14 @@ def begin(
         masks,
         sparsity=sparsity,
         num_steps=num_steps,
-        weight_decay=weight_decay,
+        weight_decay=weight_decay if optim is None else optim.weight_decay,
         seed=0,
+        decoupled_decay=optim is not None and optim.name == "adamw",
     )
-    optimizer = torch.optim.SGD(
-        sparsifier.parameter_groups(), lr=lr, momentum=momentum, weight_decay=weight_decay
-    )
+    groups = sparsifier.parameter_groups()
+    if optim is not None:
+        return Training(model, sparsifier, make_optimizer(optim, groups))
+    optimizer = torch.optim.SGD(groups, lr=lr, momentum=momentum, weight_decay=weight_decay)
     return Training(model, sparsifier, optimizer)
 
 
@@ -74,7 +81,7 @@ class ByHand:
         self.layer.weight.data = rows.clone()
         self.model = nn.Sequential(self.layer)
 
-    def begin(self, options: Options, **settings: float) -> Training:
+    def begin(self, options: Options, **settings: Any) -> Training:
         return begin(options, self.model, **settings)
 
     def loss(self, gradient: list[float] | list[list[float]]) -> Callable[[], Tensor]:

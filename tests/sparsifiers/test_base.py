@@ -5,6 +5,7 @@ import torch
 from stepping import ByHand, Training, begin
 from torch import nn
 
+from rayprune.config.optim import Optim
 from rayprune.config.sparsify import (
     AcDc,
     Cs,
@@ -20,6 +21,8 @@ from rayprune.config.sparsify import (
 )
 from rayprune.pruning.masks import num_pruned, num_weights
 from rayprune.sparsifiers import METHODS
+from rayprune.sparsifiers.base import forget_momentum_
+from rayprune.training.optimizer import make_optimizer
 
 # Intervals that do not end with the epochs of `EPOCHS` x `STEPS`: what is kept must be stored.
 OPTIONS = {
@@ -86,6 +89,12 @@ def outputs(model: nn.Module) -> torch.Tensor:
     return result
 
 
+ADAMS = {
+    "adam": Optim(name="adam", lr=5e-3, weight_decay=1e-3),
+    "adamw": Optim(name="adamw", lr=5e-3, weight_decay=0.1),
+}
+
+
 def test_every_method_is_tested():
     assert {options.method for options in OPTIONS.values()} == METHODS.keys()
 
@@ -119,6 +128,73 @@ def test_the_goal_is_met_exactly_whenever_training_ends(name):
         with training.sparsifier.shipped() as masks:
             assert num_pruned(masks) == round(0.8 * num_weights(masks))
     assert training.sparsifier.finish().keys() == masks.keys()
+
+
+@pytest.mark.parametrize("optim", ADAMS.values(), ids=ADAMS)
+@pytest.mark.parametrize("name", [name for name in OPTIONS if name != "gsm"])
+def test_adam_trains_every_method_to_its_goal(name, optim):
+    """All but GSM, a rule for SGD's momentum."""
+    training = begin(
+        OPTIONS[name], made_model(), sparsity=0.8, num_steps=STEPS * EPOCHS, optim=optim
+    )
+    for step, batch in enumerate(made_batches()):
+        training.classify([batch], step)
+        for weight_name, mask in training.sparsifier.masks.items():
+            assert not training.sparsifier.weights[weight_name][~mask].any()
+    masks = training.sparsifier.finish()
+    if name in WITH_GOAL:
+        assert num_pruned(masks) == round(0.8 * num_weights(masks))
+    assert all(p.isfinite().all() for p in training.model.parameters())
+    for weight_name, mask in masks.items():
+        assert not training.model.get_parameter(weight_name)[~mask].any()
+
+
+def adam_of(squares, *, steps=1000):
+    """A weight of 4 and Adam's state of it after that many steps."""
+    weight = nn.Parameter(torch.zeros(1, 4))
+    optimizer = make_optimizer(ADAMS["adam"], [{"params": [weight]}])
+    optimizer.state[weight] = {
+        "step": torch.tensor(float(steps)),
+        "exp_avg": torch.ones(1, 4),
+        "exp_avg_sq": torch.tensor([squares]),
+    }
+    return weight, optimizer
+
+
+def test_what_is_forgotten_borrows_the_scale_of_the_rest_of_its_layer():
+    weight, optimizer = adam_of([4.0, 0.0, 8.0, 5.0])
+    masks = {"w": torch.tensor([[True, False, True, False]])}
+    forget_momentum_(optimizer, {"w": weight}, masks)
+    state = optimizer.state[weight]
+    assert state["exp_avg"].tolist() == [[1, 0, 1, 0]]
+    assert state["exp_avg_sq"].tolist() == [[4, 6, 8, 6]]
+    assert state["step"] == 1000
+    forget_momentum_(optimizer, {"w": weight}, {"w": torch.zeros(1, 4, dtype=torch.bool)})
+    assert state["exp_avg_sq"].tolist() == [[6, 6, 6, 6]], "of all, where none is left"
+
+
+def test_what_is_forgotten_as_a_whole_is_as_in_a_fresh_optimiser():
+    weight, optimizer = adam_of([4.0, 0.0, 8.0, 5.0])
+    forget_momentum_(optimizer, {"w": weight})
+    before = weight.detach().clone()
+    weight.grad = torch.tensor([[1.0, -2.0, 3.0, 1e-3]])
+    optimizer.step()
+    lr = ADAMS["adam"].lr
+    torch.testing.assert_close(weight - before, lr * torch.tensor([[-1.0, 1, -1, -1]]))
+
+
+@pytest.mark.parametrize("squares", [[1.0, 0.0, 1.0, 0.0], [100.0, 1e-9, 100.0, 1e-9]])
+def test_what_comes_back_moves_no_further_than_its_neighbours(squares):
+    """From 0 it would move by up to 6.6 learning rates a step, as its gradients are like theirs."""
+    weight, optimizer = adam_of(squares)
+    kept = torch.tensor([[True, False, True, False]])
+    forget_momentum_(optimizer, {"w": weight}, {"w": kept})
+    lr = ADAMS["adam"].lr
+    for _ in range(30):
+        before = weight.detach().clone()
+        weight.grad = torch.full((1, 4), squares[0] ** 0.5)
+        optimizer.step()
+        assert ((weight - before).abs() <= 1.4 * lr).all()
 
 
 @every_method

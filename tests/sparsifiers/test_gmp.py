@@ -3,6 +3,7 @@ import torch
 from pydantic import ValidationError
 from stepping import ByHand
 
+from rayprune.config.optim import Optim
 from rayprune.config.sparsify import Gmp
 from rayprune.pruning.masks import num_pruned
 from rayprune.sparsifiers.gmp import target_sparsities
@@ -78,6 +79,22 @@ def test_a_prune_step_stops_the_momentum_of_masked_weights():
     momentum = training.optimizer.state[case.layer.weight]["momentum_buffer"]
 
     torch.testing.assert_close(momentum, torch.tensor([[2.71, 2.71, 0, 0]]))
+
+
+def test_what_recovers_under_adam_has_the_scale_of_what_was_never_masked():
+    """Its own has faded while it had no gradients."""
+    case = ByHand([4.0, 3.0, 0.6, 0.5])
+    optim = Optim(name="adam", lr=0.5, betas=(0.9, 0.5))
+    training = case.begin(Gmp(interval=0.25), num_steps=8, optim=optim)
+    squares = []
+    for step in range(6):  # after two steps the last one is masked; then the third shrinks below it
+        training.step(step, case.loss([-1.0, -2.0, 0.0 if step < 2 else 1.0, 0.0]))
+        squares.append(training.optimizer.state[case.layer.weight]["exp_avg_sq"][0].clone())
+    kept = training.sparsifier.kept["0.weight"][0].tolist()
+    assert kept == [True, True, False, False]
+    assert squares[1][3] == squares[1][:3].mean()
+    assert squares[3][3] == squares[3][2] == squares[3][:2].mean()
+    assert squares[5][3] == squares[5][2] == squares[5][:2].mean()
 
 
 def test_the_default_interval_is_a_tenth_of_the_run():

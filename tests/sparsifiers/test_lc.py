@@ -2,6 +2,7 @@ import pytest
 import torch
 from stepping import ByHand
 
+from rayprune.config.optim import Optim
 from rayprune.config.sparsify import Lc
 
 
@@ -41,3 +42,25 @@ def test_the_largest_are_chosen_anew_at_the_next_interval_only():
     torch.testing.assert_close(case.layer.weight[0], torch.tensor([2.95 * 0.95, 2.0]))
     training.step(2, case.loss([0.0, 0.0]))
     torch.testing.assert_close(case.layer.weight[0], torch.tensor([2.95 * 0.95, 1.9]))
+
+
+def test_beside_the_gradient_the_pull_has_its_own_strength():
+    """AdamW would turn it into a step of the learning rate if it were in the gradient."""
+    case = ByHand([1.0, -2.0, 0.5, 3.0])
+    training = case.begin(Lc(mu=0.5), optim=Optim(name="adamw", lr=0.1, weight_decay=0.25))
+    training.step(0, case.loss([0.0, 0.0, 0.0, 0.0]))
+    torch.testing.assert_close(case.layer.weight[0], torch.tensor([0.95, -2, 0.475, 3]))
+
+
+def test_beside_the_gradient_the_strongest_pull_ends_at_zero():
+    case = ByHand([1.0, -2.0, 0.5, 3.0])
+    training = case.begin(Lc(mu=50.0), optim=Optim(name="adamw", lr=0.1))
+    training.step(0, case.loss([0.0, 0.0, 0.0, 0.0]))
+    assert case.layer.weight[0].tolist() == [0, -2, 0, 3]
+
+
+def test_in_the_gradient_adam_makes_a_step_of_it():
+    case = ByHand([1.0, -2.0, 0.5, 3.0])
+    training = case.begin(Lc(mu=0.5), optim=Optim(name="adam", lr=0.1))
+    training.step(0, case.loss([0.0, 0.0, 0.0, 0.0]))
+    torch.testing.assert_close(case.layer.weight[0], torch.tensor([0.9, -2, 0.4, 3]))

@@ -82,8 +82,8 @@ def content_file(storage, key):
 
 
 def assert_equal(a, b):
-    """Bit for bit the same weights, masks and momentum, and the same records but for times."""
-    for name in ("weights", "masks", "momentum"):
+    """Bit for bit the same weights, masks and training state, and the same records but times."""
+    for name in ("weights", "masks", "training_state"):
         of_a, of_b = getattr(a, name), getattr(b, name)
         assert list(of_a) == list(of_b)
         different = [key for key in of_a if not torch.equal(of_a[key], of_b[key])]

@@ -3,8 +3,8 @@
 import pytest
 import torch
 from made_plans import small_net
-from torch.optim import SGD
 
+from rayprune.config.optim import Optim
 from rayprune.config.sparsify import RigL
 from rayprune.pruning.masks import prunable
 from rayprune.snapshot import SnapshotError
@@ -13,26 +13,40 @@ from rayprune.training.checkpoint import (
     EpochState,
     encode_checkpoint,
     epochs_done_of,
-    momentum_of,
     restore_checkpoint_,
-    set_momentum_,
+    set_training_state_,
+    training_state,
 )
+from rayprune.training.ema import start_average
+from rayprune.training.optimizer import make_optimizer
 
 STATE = EpochState(epochs_done=3, seconds=1.5, pruned={"accuracy": 0.25})
 
 
-def made(seed):
-    """A model in channels_last with a sparsifier that has a state, and its optimiser."""
+OPTIMS = {
+    "sgd": Optim(momentum=0.9),
+    "adam": Optim(name="adam", betas=(0.8, 0.99)),
+    "adamw": Optim(name="adamw", weight_decay=0.1),
+    "averaged": Optim(ema_decay=0.9),
+}
+
+every_optimiser = pytest.mark.parametrize("optim", OPTIMS.values(), ids=OPTIMS)
+
+
+def made(seed, optim=OPTIMS["sgd"]):
+    """A model in channels_last with a sparsifier that has a state, its optimiser and average."""
     torch.manual_seed(seed)
     model = small_net(10, 3).to(memory_format=torch.channels_last)
     names = prunable(model)
     masks = {name: torch.ones_like(model.get_parameter(name), dtype=torch.bool) for name in names}
-    numbers = dict(sparsity=0.5, num_steps=100, weight_decay=0.0)
+    numbers = dict(sparsity=0.5, num_steps=100, weight_decay=optim.weight_decay)
     sparsifier = make_sparsifier(RigL(interval=0.03), model, masks, seed=seed, **numbers)
-    return model, SGD(sparsifier.parameter_groups(), lr=0.1, momentum=0.9), sparsifier
+    optimizer = make_optimizer(optim, sparsifier.parameter_groups())
+    average = start_average(model, optim.ema_decay) if optim.ema_decay else None
+    return model, optimizer, sparsifier, average
 
 
-def train(model, optimizer, sparsifier, *, first=0, steps=5):
+def train(model, optimizer, sparsifier, average, *, first=0, steps=5):
     for step in range(first, first + steps):
         images = torch.randn(4, 3, 28, 28, generator=torch.Generator().manual_seed(step))
         optimizer.zero_grad()
@@ -40,12 +54,14 @@ def train(model, optimizer, sparsifier, *, first=0, steps=5):
         sparsifier.after_gradients(step)
         optimizer.step()
         sparsifier.after_step(step, optimizer)
+        if average is not None:
+            average.update_(step)
 
 
-def tensors_of(model, optimizer, sparsifier):
+def tensors_of(model, optimizer, sparsifier, average):
     return {
         **model.state_dict(),
-        **{f"momentum {n}": m for n, m in momentum_of(model, optimizer).items()},
+        **{f"training {n}": t for n, t in training_state(model, optimizer, average).items()},
         **{f"sparsifier {n}": m for n, m in sparsifier.state().items()},
     }
 
@@ -56,8 +72,9 @@ def assert_same(one, other):
     assert not [name for name in a if not torch.equal(a[name], b[name])]
 
 
-def test_what_goes_on_from_a_checkpoint_is_what_was_saved():
-    saved, restored = made(0), made(1)
+@every_optimiser
+def test_what_goes_on_from_a_checkpoint_is_what_was_saved(optim):
+    saved, restored = made(0, optim), made(1, optim)
     train(*saved)
     content = encode_checkpoint(STATE, *saved)
     train(*restored, steps=2)
@@ -71,33 +88,46 @@ def test_what_goes_on_from_a_checkpoint_is_what_was_saved():
     assert epochs_done_of(content) == 3
 
 
-def test_restored_momentum_is_laid_out_as_its_parameter():
+@every_optimiser
+def test_what_is_restored_is_laid_out_as_its_parameter(optim):
     """The fused step would mix up a weight in channels_last and a momentum that is not."""
-    saved, restored = made(0), made(1)
+    saved, restored = made(0, optim), made(1, optim)
     train(*saved)
     restore_checkpoint_(encode_checkpoint(STATE, *saved), *restored)
-    model, optimizer, _ = restored
-    momentum, parameters = momentum_of(model, optimizer), dict(model.named_parameters())
-    assert momentum.keys() == parameters.keys()
-    assert all(m.stride() == parameters[name].stride() for name, m in momentum.items())
-    assert parameters["3.weight"].is_contiguous(memory_format=torch.channels_last)
+    model, optimizer, _, average = restored
+    kinds = ["momentum_buffer"] if optim.name == "sgd" else ["exp_avg", "exp_avg_sq", "step"]
+    for name, parameter in model.named_parameters():
+        state = optimizer.state[parameter]
+        assert list(state) == kinds
+        assert all(state[k].stride() == parameter.stride() for k in kinds if k != "step")
+        assert "step" not in state or state["step"].device == parameter.device
+        assert average is None or average.tensors[name].stride() == parameter.stride()
+    assert model.get_parameter("3.weight").is_contiguous(memory_format=torch.channels_last)
 
 
-def test_an_optimiser_that_has_not_stepped_has_no_momentum():
-    model, optimizer, sparsifier = made(0)
-    assert momentum_of(model, optimizer) == {}
+@every_optimiser
+def test_an_optimiser_that_has_not_stepped_remembers_nothing(optim):
+    model, optimizer, sparsifier, _ = made(0, optim)
+    assert training_state(model, optimizer, None) == {}
     content = encode_checkpoint(EpochState(), model, optimizer, sparsifier)
-    fresh = made(1)
-    assert restore_checkpoint_(content, *fresh) == EpochState()
-    assert momentum_of(*fresh[:2]) == {}
+    model, optimizer, sparsifier, average = made(1, optim)
+    train(model, optimizer, sparsifier, average)
+    assert restore_checkpoint_(content, model, optimizer, sparsifier) == EpochState()
+    assert training_state(model, optimizer, None) == {}, "and forgets what it had"
 
 
-def test_momentum_that_was_set_is_a_copy():
-    model, optimizer, sparsifier = made(0)
-    momentum = {name: torch.ones_like(p) for name, p in model.named_parameters()}
-    set_momentum_(model, optimizer, momentum)
-    train(model, optimizer, sparsifier)
-    assert all((tensor == 1).all() for tensor in momentum.values())
+def test_what_was_set_is_a_copy():
+    model, optimizer, sparsifier, average = made(0)
+    state = {f"momentum_buffer:{n}": torch.ones_like(p) for n, p in model.named_parameters()}
+    set_training_state_(model, optimizer, average, state)
+    train(model, optimizer, sparsifier, average)
+    assert all((tensor == 1).all() for tensor in state.values())
+
+
+def test_a_checkpoint_without_the_average_that_training_goes_on_with_is_refused():
+    content = encode_checkpoint(STATE, *made(0))
+    with pytest.raises(ValueError, match="average must be of this model's weights"):
+        restore_checkpoint_(content, *made(0, OPTIMS["averaged"]))
 
 
 @pytest.mark.parametrize(

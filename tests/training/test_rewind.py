@@ -78,7 +78,7 @@ def test_a_dense_run_ends_with_the_same_bits_wherever_it_is_cut(cuts, uncut, sma
     assert executed == [(0, epoch) for epoch in range(1, EPOCHS + 1)]
     (record,) = snapshot.records
     assert record.epochs == EPOCHS and record.part_of is None
-    assert snapshot.momentum == {}
+    assert snapshot.training_state == {}
 
 
 def test_momentum_is_what_makes_it_so(uncut, small, tmp_path):
@@ -86,9 +86,9 @@ def test_momentum_is_what_makes_it_so(uncut, small, tmp_path):
     plan = make_plan(dense_only(small), cut_dense_at=[1])
     beginning, _ = run(dense_only(small), tmp_path, plan[:1])
     parameters = [name for name, _ in network(dense_only(small)).named_parameters()]
-    assert list(beginning.momentum) == parameters
-    assert all(momentum.any() for momentum in beginning.momentum.values())
-    inputs = {plan[0].key: replace(beginning, momentum={})}
+    assert list(beginning.training_state) == [f"momentum_buffer:{name}" for name in parameters]
+    assert all(momentum.any() for momentum in beginning.training_state.values())
+    inputs = {plan[0].key: replace(beginning, training_state={})}
     ended, _ = run_stage(dense_only(small), plan[1], inputs, WORKER, str(tmp_path))
     assert not torch.equal(ended.weights["0.weight"], uncut.weights["0.weight"])
 
@@ -159,7 +159,7 @@ def test_a_cycle_starts_from_the_weights_of_its_epoch_under_the_masks_of_the_end
     assert not torch.equal(parts[epoch].weights["1.running_mean"], uncut.weights["1.running_mean"])
     of_that_epoch = prune(parts[epoch], make_plan(wanted)[-1], wanted.prune)
     assert any(not torch.equal(mask, snapshot.masks[name]) for name, mask in of_that_epoch.items())
-    assert snapshot.momentum == {}
+    assert snapshot.training_state == {}
 
 
 def test_rewinding_to_epoch_zero_starts_from_the_initial_weights(uncut, small, tmp_path):
@@ -211,8 +211,8 @@ def test_a_rewound_cycle_starts_with_a_fresh_optimiser(parts, small, tmp_path):
     plan = make_plan(wanted)
     with_momentum, _ = run(wanted, tmp_path / "with")
     beginning, end = parts[2], parts[EPOCHS]
-    assert beginning.momentum
-    inputs = {plan[0].key: replace(beginning, momentum={}), plan[1].key: end}
+    assert beginning.training_state
+    inputs = {plan[0].key: replace(beginning, training_state={}), plan[1].key: end}
     without, _ = run_stage(wanted, plan[2], inputs, WORKER, str(tmp_path / "without"))
     assert_equal(with_momentum, without)
 
@@ -261,7 +261,7 @@ def test_a_checkpoint_of_the_uncut_run_serves_the_cut_one(epochs, uncut, small, 
     assert [e for _, e in executed] == again + list(range(epochs + 1, EPOCHS + 1))
     assert_equal(snapshot, uncut)
     beginning = kept(tmp_path, plan[0].key)
-    assert beginning.momentum and beginning.records[-1].epochs == 2
+    assert beginning.training_state and beginning.records[-1].epochs == 2
 
 
 def test_a_checkpoint_of_the_cut_run_serves_the_uncut_one(uncut, small, tmp_path):
