@@ -8,5 +8,5 @@ of rayprune imports this folder.
     text.py            bytes of text to a class
     language_model.py  the next byte
     hugging_face.py    a transformer from the Hugging Face hub, and texts from your files
-    detection.py       images of different sizes to boxes, with torchvision's detectors
+    detection.py       images of different sizes to boxes (with detector.py and shapes.py)
 """

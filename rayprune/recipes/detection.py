@@ -1,7 +1,7 @@
-"""Detection with torchvision's detectors, measured by average precision.
+"""The task of torchvision's detectors: their own losses, and average precision.
 
-A detector computes its losses itself, and only while training: `detection` says how it is called.
-The data is shapes.py. Study: tune_configs/recipe_detection.yaml.
+A detector computes its losses itself, and only while training: `forward` says how it is called.
+The network is detector.py, the data shapes.py. Study: tune_configs/recipe_detection.yaml.
 """
 
 from __future__ import annotations
@@ -15,33 +15,6 @@ from torch import Tensor, nn
 
 from rayprune import Task
 from rayprune.recipes.shapes import Boxes
-
-
-def detector(num_classes: int, name: str | None = None, **options: Any) -> nn.Module:
-    """torchvision's detector `name`, such as fasterrcnn_mobilenet_v3_large_320_fpn, or a tiny one.
-
-    `num_classes` counts the background. Nothing is downloaded: weights are random, or those of the
-    file that model.weights names.
-    """
-    from torchvision.models import detection
-
-    if name is not None:
-        given = {"weights": None, "weights_backbone": None, "num_classes": num_classes}
-        return getattr(detection, name)(**{**given, **options})
-    sizes = detection.anchor_utils.AnchorGenerator(sizes=((8,),), aspect_ratios=((1.0,),))
-    given = {"anchor_generator": sizes, "min_size": 64, "max_size": 96, "detections_per_img": 20}
-    return detection.FCOS(_backbone(64), num_classes, **{**given, **options})
-
-
-def _backbone(width: int) -> nn.Module:
-    """Images to a map of an eighth of their sides."""
-    layers: list[nn.Module] = []
-    for before, after in ((3, width // 4), (width // 4, width // 2), (width // 2, width)):
-        convolution = nn.Conv2d(before, after, 3, stride=2, padding=1)
-        layers += [convolution, nn.GroupNorm(4, after), nn.ReLU()]
-    backbone = nn.Sequential(*layers)
-    backbone.out_channels = width  # type: ignore[assignment]  # what detectors ask for
-    return backbone
 
 
 def detection(
@@ -104,14 +77,14 @@ def _metrics(counts: Tensor, *, num_classes: int, score: float) -> dict[str, flo
     num_true, num_bins = objects[:, -1], (objects.shape[1] - 1) // 2
     by_score = objects[:, :-1].view(-1, 2, num_bins).flip(2).cumsum(2)  # from score 1 down
     num_hits, num_found = by_score[:, 0], by_score.sum(1)
-    precision, recall = num_hits / num_found.clamp(min=1), num_hits / num_true[:, None]
+    precision, recall = num_hits / num_found.clamp(min=1), num_hits / num_true.clamp(min=1)[:, None]
     best = precision.flip(1).cummax(1).values.flip(1)  # at this recall or more
     average = (recall.diff(dim=1, prepend=torch.zeros_like(recall[:, :1])) * best).sum(1)
-    last = num_bins - math.floor(score * num_bins) - 1
-    hit, shown = num_hits[:, last].sum(), num_found[:, last].sum()
+    last = max(num_bins - math.floor(score * num_bins), 1) - 1
+    hit, shown, true = num_hits[:, last].sum(), num_found[:, last].sum(), num_true.sum()
     return {
-        "average_precision": float(average[num_true > 0].mean()),
+        "average_precision": float(average.sum() / (num_true > 0).sum().clamp(min=1)),
         "precision": float(hit / shown.clamp(min=1)),
-        "recall": float(hit / num_true.sum()),
-        "f1": float(2 * hit / (shown + num_true.sum())),
+        "recall": float(hit / true.clamp(min=1)),
+        "f1": float(2 * hit / (shown + true).clamp(min=1)),
     }

@@ -21,17 +21,16 @@ IGNORED = -100  # target that counts for nothing, as in torch and Hugging Face
 
 
 def passages(
-    num_train: int = 1500, num_test: int = 300, max_bytes: int = 128, seed: int = 0
+    num_train: int = 3000, num_test: int = 500, max_bytes: int = 64, seed: int = 0
 ) -> dict[str, Any]:
     """Pairs (tokens, the tokens that follow them), each (length,) int64; the last of a text is
     shorter. No document gives passages to both parts."""
     generator = torch.Generator().manual_seed(seed)
     parts: dict[str, Any] = {"collate": pad}
+    texts = documents().values()
     for part, num in (("train", num_train), ("test", num_test)):
-        texts = [to_tokens(t.encode()) for own in documents().values() for t in part_of(own, part)]
-        cut = [
-            text[i : i + max_bytes + 1] for text in texts for i in range(0, len(text), max_bytes)
-        ]
+        own = [to_tokens(text.encode()) for kind in texts for text in part_of(kind, part)]
+        cut = [text[i : i + max_bytes + 1] for text in own for i in range(0, len(text), max_bytes)]
         cut = [passage for passage in cut if len(passage) > 1]
         chosen = torch.randperm(len(cut), generator=generator)[:num]
         parts[part] = [(cut[i][:-1], cut[i][1:]) for i in chosen.tolist()]
@@ -105,8 +104,6 @@ class Transformer(nn.Module):
         return self.head(self.norm(self.blocks(self.tokens(tokens) + self.places(places))))
 
 
-def transformer(
-    width: int = 64, depth: int = 2, num_heads: int = 4, max_tokens: int = 128
-) -> nn.Module:
-    """A small one; `max_tokens` is the longest passage."""
-    return Transformer(width, depth, num_heads, max_tokens)
+def transformer(width: int = 64, depth: int = 2, max_tokens: int = 64) -> nn.Module:
+    """A small one with a head for 16 channels; `max_tokens` is the longest passage."""
+    return Transformer(width, depth, width // 16, max_tokens)

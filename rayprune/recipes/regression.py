@@ -92,5 +92,5 @@ def _metrics(counts: Tensor, *, scale: float) -> dict[str, float]:
         "loss": squares / scale**2,
         "rmse": squares**0.5,
         "mae": distances,
-        "r2": 1 - squares / variance if variance > 0 else float("nan"),
+        "r2": 1 - squares / variance if variance > 0 else float("-inf"),
     }

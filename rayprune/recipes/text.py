@@ -21,7 +21,7 @@ NUM_TOKENS = 257
 
 
 def snippets(
-    num_train: int = 2000, num_test: int = 500, max_bytes: int = 256, seed: int = 0
+    num_train: int = 4000, num_test: int = 500, max_bytes: int = 192, seed: int = 0
 ) -> dict[str, Any]:
     """Pieces of text as tokens (length,) int64 with their class, in a list for each part.
 
@@ -100,6 +100,6 @@ class TextClassifier(nn.Module):
         return self.head(features.amax(2))
 
 
-def classifier(num_classes: int, width: int = 96, depth: int = 2) -> nn.Module:
+def classifier(num_classes: int, width: int = 64, depth: int = 2) -> nn.Module:
     """A small network on bytes; num_classes comes from the data."""
     return TextClassifier(num_classes, width, depth)
