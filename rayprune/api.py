@@ -17,11 +17,13 @@ import pyarrow as pa
 
 from rayprune import report
 from rayprune.checks import check, check_parts, check_words
-from rayprune.config import Study
+from rayprune.config import Experiment, Study
+from rayprune.plan import dense_run
 from rayprune.results.comparison import Comparison
 from rayprune.results.files import (
     best_folder,
     default_storage,
+    dense_folder,
     location,
     provenance_file,
     report_file,
@@ -36,6 +38,7 @@ from rayprune.results.outcome import TrialStatus
 from rayprune.results.progress import ProgressLog, StudyProgress
 from rayprune.results.recorder import Recorder
 from rayprune.results.setting import Setting
+from rayprune.results.stages import finished_records
 from rayprune.results.storage import modified, read_bytes
 from rayprune.results.table import read_table
 from rayprune.trials import TrialPlan, make_trials
@@ -346,28 +349,45 @@ def _environment_restored() -> Iterator[None]:
 
 
 def _ship(results: Results, trials: Sequence[TrialPlan]) -> None:
-    """Write best/, the model of the best trial; where that fails, the results are there anyway."""
-    try:
-        best = results.best
-        if best is not None and _shipped_key(results.folder) != best.key:
-            _write_best(results, best, trials)
-    except Exception as error:
-        is_clear = isinstance(error, OSError | ValueError)
-        folder = best_folder(results.folder)
-        log.warning("%s was not written: %s", folder, error, exc_info=None if is_clear else error)
+    """Write best/, the model of the best trial, and dense/, the network that it was pruned from.
+
+    Where that fails, the results are there anyway.
+    """
+    best = results.best
+    trial = next((t for t in trials if best is not None and t.name == best.name), None)
+    if best is None or trial is None:
+        return
+    keys = {best_folder(results.folder): best.key}
+    dense = dense_run(trial.plan).key
+    if _has_dense_network(trial.experiment) and finished_records(best.storage, dense) is not None:
+        keys[dense_folder(results.folder)] = dense
+    for folder, key in keys.items():
+        try:
+            if _shipped_key(folder) != key:
+                _write_model(results, trial, best.storage, key, folder)
+        except Exception as error:
+            is_clear = isinstance(error, OSError | ValueError)
+            reason = None if is_clear else error
+            log.warning("%s was not written: %s", folder, error, exc_info=reason)
 
 
-def _write_best(results: Results, best: BestTrial, trials: Sequence[TrialPlan]) -> None:
+def _has_dense_network(experiment: Experiment) -> bool:
+    """Whether its dense run made a dense network, from which a later study can start."""
+    return experiment.dense.sparsify is None and not experiment.is_brought
+
+
+def _write_model(results: Results, trial: TrialPlan, storage: str, key: str, folder: str) -> None:
     from rayprune.exporting.model_files import write_model
 
-    experiment = next(trial.experiment for trial in trials if trial.name == best.name)
-    about = {"study": results.comparison.summary.name, "trial": best.name, "key": best.key}
-    write_model(best.snapshot, experiment, best_folder(results.folder), about)
+    about = {"study": results.comparison.summary.name, "trial": trial.name, "key": key}
+    snapshot = _snapshot_of(storage, key)
+    said = getattr(snapshot.records[-1], "preprocessing", None) if snapshot.records else None
+    write_model(snapshot, trial.experiment, folder, about, said)
 
 
 def _shipped_key(folder: str) -> str | None:
-    """Which stage's model lies in best/; None if there is none, or one that is not whole."""
-    content = read_bytes(provenance_file(best_folder(folder)))
+    """Which stage's model lies in a folder; None if there is none, or one that is not whole."""
+    content = read_bytes(provenance_file(folder))
     try:
         return None if content is None else str(json.loads(content)["key"])
     except (ValueError, KeyError, TypeError):

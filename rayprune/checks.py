@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 
-from rayprune.config import ConfigError, Study
+from rayprune.config import ConfigError, Data, Experiment, Study
 from rayprune.results.earlier import check_same, read_earlier
 from rayprune.results.files import default_storage, study_folder
 from rayprune.trials import TrialPlan, check_space
@@ -60,7 +61,10 @@ def check_parts(study: Study, trials: Sequence[TrialPlan]) -> None:
     for data in dict.fromkeys(experiment.data for experiment in experiments):
         check_data(data)
     for model in dict.fromkeys(experiment.model for experiment in experiments):
-        check_model(model.name, target=model.target, weights=model.weights)
+        fields = {"weights": model.weights, "weights_key": model.weights_key}
+        check_model(model.name, target=model.target, new_head=model.new_head, **fields)
+    _check_tasks(experiments)
+    check_brought(experiments)
     if study.search.scheduler is not None or not study.search.algorithm.is_listed:
         from rayprune.distributed.searchers import check_search
 
@@ -69,6 +73,45 @@ def check_parts(study: Study, trials: Sequence[TrialPlan]) -> None:
         from rayprune.distributed.tracking import check_tracking
 
         check_tracking(study.tracking)
+
+
+def _check_tasks(experiments: Sequence[Experiment]) -> None:
+    from rayprune.training.task import make_task
+
+    for task in dict.fromkeys(experiment.task for experiment in experiments):
+        make_task(task)
+
+
+def check_brought(experiments: Sequence[Experiment]) -> None:
+    """Load every network's trained weights once, here rather than on each worker."""
+    from rayprune.models import check_weights
+
+    seen: dict[Data, tuple[int, int] | None] = {}
+    brought = [experiment for experiment in experiments if experiment.model.weights is not None]
+    for model, data in dict.fromkeys((each.model, each.data) for each in brought):
+        if data not in seen:
+            seen[data] = _classes_and_channels(data)
+        num_classes, channels = seen[data] or (None, data.channels)
+        check_weights(
+            model, num_classes=num_classes, in_channels=channels, is_certain=seen[data] is not None
+        )
+
+
+def _classes_and_channels(data: Data) -> tuple[int, int] | None:
+    """How many the data has; None where only a run of the user's function could tell."""
+    if data.target is not None:
+        return None
+    from rayprune.data.dataset import NUM_FIRST, open_sources
+    from rayprune.data.sources import BadSampleError
+
+    sources = open_sources(data)
+    if sources.classes is None:
+        return None
+    for row in range(min(NUM_FIRST, len(sources.train))):
+        with suppress(BadSampleError):  # the run says what is wrong with it
+            image, _ = sources.train[row]
+            return len(sources.classes), data.channels or image.shape[0]
+    return None
 
 
 def check_folder(study: Study, trials: Sequence[TrialPlan]) -> None:

@@ -1,10 +1,10 @@
 """What lies in the files that an experiment names, as short texts: equal bytes, equal texts.
 
-Weights and a user's modules are read whole. Of images, which may be terabytes, all sizes count, and
-of up to `SAMPLED_FILES` files the beginning, the end (in Parquet the footer, with the place and
-statistics of every column chunk) and blocks between. Where a file lies and when it was written do
-not count, so a copy elsewhere is the same; nor does its name, but in a tree of images, whose
-folders are classes.
+Weights, in a folder every file, and a user's modules are read whole. Of images, which may be
+terabytes, all sizes count, and of up to `SAMPLED_FILES` files the beginning, the end (in Parquet
+the footer, with the place and statistics of every column chunk) and blocks between. Where a file
+lies and when it was written do not count, so a copy elsewhere is the same; nor does its name, but
+in a folder of weights, and in a tree of images, whose folders are classes.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 import fnmatch
 import hashlib
 import importlib.util
+import json
 import os
 import re
 from collections.abc import Sequence
@@ -24,6 +25,8 @@ import pyarrow as pa
 from pyarrow import fs
 
 from rayprune.config import Data, Experiment
+from rayprune.config.brought import MASKS, MODEL, PROVENANCE, find_weights, our_folder
+from rayprune.config.task import OwnTask
 
 SAMPLED_FILES = 32
 SAMPLED_BLOCKS = 16
@@ -57,13 +60,34 @@ def contents_of(experiment: Experiment) -> dict[str, str]:
     """
     model, data = experiment.model, experiment.data
     contents: dict[str, str] = {}
-    if model.weights is not None and Path(model.weights).is_file():
-        with suppress(OSError):
-            contents["model.weights"] = _of_whole(model.weights)
-    for field, target in (("model.target", model.target), ("data.target", data.target)):
+    if model.weights is not None:
+        with suppress(OSError, ValueError):  # an entry without its file is its name
+            path = find_weights(model.name, model.target, model.weights)
+            contents["model.weights"] = _of_weights(path)
+    task = experiment.task.target if isinstance(experiment.task, OwnTask) else None
+    targets = {"model.target": model.target, "data.target": data.target, "task.target": task}
+    for field, target in targets.items():
         if target is not None:
             contents[field] = f"{target} {_of_module(target.partition(':')[0])}"
     return contents | _of_images(data)
+
+
+def _of_weights(path: Path) -> str:
+    """Of a file, or of all that lies in a folder, with its name there.
+
+    What says where a network of ours comes from holds dates and names that do not matter.
+    """
+    ours = our_folder(path)
+    if ours is not None:
+        provenance = json.loads((ours / PROVENANCE).read_bytes())
+        said = provenance.get("preprocessing") if isinstance(provenance, dict) else None
+        parts = [_of_whole(str(ours / name)) for name in (MODEL, MASKS) if (ours / name).is_file()]
+        return _short(hashlib.sha256(json.dumps([*parts, said], sort_keys=True).encode()))
+    if path.is_file():
+        return _of_whole(str(path))
+    names = sorted(str(file.relative_to(path)) for file in path.rglob("*") if file.is_file())
+    named = [(name, _of_whole(str(path / name))) for name in names if not _is_left_behind(name)]
+    return _short(hashlib.sha256(json.dumps(named).encode()))
 
 
 def _of_images(data: Data) -> dict[str, str]:

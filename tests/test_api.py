@@ -3,6 +3,7 @@
 import ast
 import importlib
 import io
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ from rich.console import Console
 import rayprune as rp
 from rayprune.config import Study
 from rayprune.console.progress import ProgressView
+from rayprune.models import build_model
 from rayprune.results.recorder import Recorder
 from rayprune.results.stages import save_stage
 
@@ -216,6 +218,35 @@ def test_another_study_of_that_name_is_refused_and_leaves_all_as_it_was(small, t
     forced = rp.run(other, ray=False, force=True)
     assert forced.best.key != first.best.key and rp.open_results(forced.folder).best == forced.best
     assert rp.run(other, ray=False).comparison.summary.executed_epochs == 4, "it is the study now"
+
+
+def test_the_next_study_can_start_from_the_dense_network(small, tmp_path):
+    first = rp.run(made(small, tmp_path, space=EPOCHS), ray=False)
+    dense = Path(first.folder) / "dense"
+    key = json.loads((dense / "provenance.json").read_text())["key"]
+    assert key in {row["key"] for row in first.table.to_pylist() if row["cycle"] == 0}
+    assert sorted(file.name for file in dense.iterdir()) == ["model.safetensors", "provenance.json"]
+    model = build_model("lenet_300_100", weights=str(dense), num_classes=10, in_channels=1)
+    assert all((parameter != 0).any() for parameter in model.parameters())
+    written = (dense / "provenance.json").stat().st_mtime_ns
+    rp.run(made(small, tmp_path, space=EPOCHS), ray=False)
+    assert (dense / "provenance.json").stat().st_mtime_ns == written, "it is written once"
+
+
+def test_a_run_that_sparsifies_leaves_no_dense_network(small, tmp_path):
+    dense = {"epochs": 3, "sparsify": {"method": "gmp"}}
+    fields = {**small, "dense": dense, "prune": {"sparsity": 0.9, "cycles": 0}}
+    results = rp.run(made(fields, tmp_path), ray=False)
+    assert (Path(results.folder) / "best" / "provenance.json").is_file()
+    assert not (Path(results.folder) / "dense").exists()
+
+
+def test_weights_that_do_not_fit_end_a_study_before_it_begins(small, tmp_path):
+    torch.save(build_model("lenet5", num_classes=10).state_dict(), tmp_path / "weights.pt")
+    model = {"name": "lenet5", "weights": str(tmp_path / "weights.pt")}
+    with pytest.raises(ValueError, match=r"0\.weight is .*these have 1.*data\.channels: 3"):
+        rp.run(made({**small, "model": model}, tmp_path / "runs"), ray=False)
+    assert not (tmp_path / "runs").exists()
 
 
 def test_a_model_to_ship_that_cannot_be_written_fails_no_study(

@@ -1,5 +1,6 @@
 """A fingerprint is of bytes: a copy elsewhere has the same, a change of one of them another."""
 
+import json
 import os
 import shutil
 
@@ -220,3 +221,59 @@ def study_of():
         return Study.model_validate({"experiment": {"data": data}, "search": {"seeds": seeds}})
 
     return make
+
+
+def make_ours(folder, *, date="today", mean=0.5, masks=b"masks"):
+    folder.mkdir(exist_ok=True)
+    (folder / "model.safetensors").write_bytes(b"weights")
+    (folder / "masks.safetensors").write_bytes(masks)
+    said = {"date": date, "preprocessing": {"mean": [mean]}}
+    (folder / "provenance.json").write_text(json.dumps(said))
+    return of(model={"name": "resnet20", "weights": str(folder)})["model.weights"]
+
+
+def test_of_a_network_of_ours_all_counts_that_is_taken_over(tmp_path):
+    before = make_ours(tmp_path / "best")
+    assert make_ours(tmp_path / "copy", date="tomorrow") == before
+    assert make_ours(tmp_path / "best", mean=0.4) != before
+    assert make_ours(tmp_path / "best", masks=b"MASKS") != before
+    make_ours(tmp_path / "best")
+    (tmp_path / "best" / "model.safetensors").write_bytes(b"WEIGHTS")
+    assert of(model={"name": "resnet20", "weights": str(tmp_path / "best")}) != {
+        "model.weights": before
+    }
+
+
+def test_of_a_folder_for_a_users_function_every_byte_and_name_counts(tmp_path):
+    def of_folder(folder):
+        return of(model={"target": "json:loads", "weights": str(folder)})["model.weights"]
+
+    (tmp_path / "one" / "part").mkdir(parents=True)
+    (tmp_path / "one" / "config.json").write_text("{}")
+    (tmp_path / "one" / "part" / "weights.bin").write_bytes(b"weights")
+    before = of_folder(tmp_path / "one")
+    shutil.copytree(tmp_path / "one", tmp_path / "copy")
+    (tmp_path / "copy" / ".cache").mkdir()
+    (tmp_path / "copy" / ".cache" / "when").write_text("today")
+    assert of_folder(tmp_path / "copy") == before
+    (tmp_path / "one" / "part" / "weights.bin").write_bytes(b"weightS")
+    (tmp_path / "copy" / "part").rename(tmp_path / "copy" / "other")
+    assert len({before, of_folder(tmp_path / "one"), of_folder(tmp_path / "copy")}) == 3
+
+
+def test_an_entry_is_the_bytes_of_its_file(tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    file = tmp_path / "hub" / "checkpoints" / "resnet50-11ad3fa6.pth"
+    file.parent.mkdir(parents=True)
+    file.write_bytes(b"weights")
+    entry = of(model={"name": "resnet50", "weights": "IMAGENET1K_V2"})
+    assert entry == of(model={"name": "resnet50", "weights": str(file)}) != {}
+
+
+def test_a_users_task_counts_with_its_file(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "my_task_of_a_test.py").write_text("def task(): ...")
+    before = of(task={"target": "my_task_of_a_test:task"})
+    assert list(before) == ["task.target"]
+    (tmp_path / "my_task_of_a_test.py").write_text("def task(): return 1")
+    assert of(task={"target": "my_task_of_a_test:task"}) != before

@@ -13,7 +13,7 @@ from rayprune.config.yaml_reader import read_yaml
 
 STUDY_FIELDS = tuple(Study.model_fields)
 SPACE = "search.space."
-WEIGHTS = ("model", "weights")  # a file, or the name of a torchvision entry
+WEIGHTS = ("model", "weights")  # a file, a folder, or the name of an entry
 A_STUDY = """\
 experiment: {prune: {sparsity: 0.95, cycles: 1}}
 search: {space: {retrain.epochs: {grid: [1, 3]}}}"""
@@ -132,7 +132,7 @@ def make_paths_absolute(experiment: Any) -> None:
     """Make relative paths of a raw experiment absolute, in place.
 
     A Ray worker's working folder is not the user's. Addresses such as s3:// stay as they are, and
-    so do weights that are no file here but the name of an entry.
+    so do weights that are nothing here but the name of an entry.
     """
     for keys in (
         ("data", "root"),
@@ -147,6 +147,6 @@ def make_paths_absolute(experiment: Any) -> None:
         if (
             isinstance(path, str)
             and "://" not in path
-            and (keys != WEIGHTS or Path(path).is_file())
+            and (keys != WEIGHTS or Path(path).expanduser().exists())
         ):
             holder[keys[-1]] = str(Path(path).expanduser().absolute())

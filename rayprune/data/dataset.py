@@ -19,7 +19,7 @@ from rayprune.data.named import open_named
 from rayprune.data.nests import map_tensors, num_bytes
 from rayprune.data.parquet import open_parquet
 from rayprune.data.preprocessing import Preprocessing, with_size
-from rayprune.data.reader import Reader, read_all, read_all_nests, readable_rows, stacked
+from rayprune.data.reader import Reader, batch_of, read_all, read_all_nests, readable_rows
 from rayprune.data.sources import (
     IGNORED_PIXEL,
     BadSampleError,
@@ -218,8 +218,7 @@ def _reading_of_nests(
         )
     must_stream = data.streaming == "always" or sources.collate is not None
     is_large = num * num_bytes(sample) > LARGE_BYTES and not isinstance(sources.train, TensorRows)
-    place = sources.train.place(0)
-    example = stacked([sample], place) if sources.collate is None else sources.collate([sample])
+    example = batch_of([sample], sources.collate, sources.train.place(0))
     return _Reading(
         None,
         torch.float32,

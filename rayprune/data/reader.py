@@ -59,7 +59,22 @@ class Reader:
         return image.contiguous(), target  # decoders give all kinds of strides
 
 
-def stacked(samples: list[Any], place: str) -> Any:
+def batch_of(samples: list[Any], collate: Collate | None, place: str) -> tuple[Any, Any]:
+    """Inputs and targets of a batch, by the user's `collate` or stacked.
+
+    `place` is where the samples are, for messages. Raises a ``ValueError`` where neither works.
+    """
+    if collate is None:
+        return stacked(samples, place)
+    batch = collate(samples)
+    if not isinstance(batch, tuple | list) or len(batch) != 2:
+        raise ValueError(
+            f"{place}: collate must return (inputs, targets), got {type(batch).__name__}"
+        )
+    return batch[0], batch[1]
+
+
+def stacked(samples: list[Any], place: str) -> tuple[Any, Any]:
     """A batch of inputs and targets: tensors of equal shapes, one on the other.
 
     Raises a ``ValueError`` for samples of different shapes or kinds; `place` is where they are.
@@ -155,15 +170,9 @@ class _Batches:
         place = self.reader.source.place(int(rows[0]))
         try:
             samples = [self.reader(row, n) for row, n in zip(rows.tolist(), numbers, strict=True)]
-            collate = self.reader.collate
-            batch = stacked(samples, place) if collate is None else collate(samples)
+            return *batch_of(samples, self.reader.collate, place), randoms
         except ValueError as error:
             return error  # a value, so that the user sees it without a loader process's traceback
-        if not isinstance(batch, tuple | list) or len(batch) != 2:
-            return ValueError(
-                f"{place}: collate must return (inputs, targets), got {type(batch).__name__}"
-            )
-        return *batch, randoms
 
 
 @dataclass(frozen=True, eq=False)

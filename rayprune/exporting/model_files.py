@@ -14,7 +14,7 @@ from safetensors.torch import save
 
 from rayprune.config import Experiment
 from rayprune.pruning.allocation import layer_report
-from rayprune.pruning.masks import pack_bits
+from rayprune.pruning.masks import num_pruned, pack_bits
 from rayprune.results.files import masks_file, model_file, provenance_file
 from rayprune.results.record import record_to_json
 from rayprune.results.storage import delete, write_bytes
@@ -22,22 +22,32 @@ from rayprune.snapshot import Snapshot
 
 
 def write_model(
-    snapshot: Snapshot, experiment: Experiment, folder: str, about: Mapping[str, Any]
+    snapshot: Snapshot,
+    experiment: Experiment,
+    folder: str,
+    about: Mapping[str, Any],
+    preprocessing: Mapping[str, Any] | None = None,
 ) -> None:
     """Write model.safetensors (the model's plain keys, zeros in place), masks.safetensors (one bit
-    a weight, packed row by row, shapes in the metadata) and provenance.json.
+    a weight, packed row by row, shapes in the metadata; none of a dense network) and
+    provenance.json.
 
-    Raises ``StorageError``.
+    `preprocessing` says how images become inputs: mean and std of levels from 0 to 1, resize,
+    eval_crop, interpolation, channels. Raises ``StorageError``.
     """
-    delete(provenance_file(folder))  # until all is written, best/ is nobody's
+    delete(provenance_file(folder))  # until all is written, the folder is nobody's
     weights = {name: tensor.contiguous() for name, tensor in snapshot.weights.items()}
     write_bytes(model_file(folder), save(weights))
-    bits = {name: torch.from_numpy(pack_bits(mask)) for name, mask in snapshot.masks.items()}
-    shapes = {name: json.dumps(list(mask.shape)) for name, mask in snapshot.masks.items()}
-    write_bytes(masks_file(folder), save(bits, shapes))
+    if num_pruned(snapshot.masks):
+        bits = {name: torch.from_numpy(pack_bits(mask)) for name, mask in snapshot.masks.items()}
+        shapes = {name: json.dumps(list(mask.shape)) for name, mask in snapshot.masks.items()}
+        write_bytes(masks_file(folder), save(bits, shapes))
+    else:
+        delete(masks_file(folder))
     provenance = {
         **about,
         "experiment": experiment.model_dump(mode="json"),
+        "preprocessing": None if preprocessing is None else dict(preprocessing),
         "layers": [asdict(row) for row in layer_report(snapshot.masks)],
         "records": [record_to_json(record) for record in snapshot.records],
         "versions": {

@@ -1,13 +1,13 @@
 """Networks: ours for small images, torchvision's and timm's by name, and any function's."""
 
-from rayprune.models.build import build_model, check_model
+from rayprune.models.build import build_model, check_model, check_weights
+from rayprune.models.ours import brought_masks
+from rayprune.models.trained import trained_preprocessing
 
-__all__ = ["build_model", "check_model"]
-
-
-def read_masks(path):
-    return None
-
-
-def trained_preprocessing(model):
-    return None
+__all__ = [
+    "brought_masks",
+    "build_model",
+    "check_model",
+    "check_weights",
+    "trained_preprocessing",
+]

@@ -2,64 +2,67 @@
 
 from __future__ import annotations
 
-import difflib
-import importlib.util
 import inspect
-import warnings
-from collections.abc import Callable, Mapping
-from functools import partial
+import logging
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
+from rayprune import config
+from rayprune.config.brought import find_weights, weights_file
+from rayprune.config.entries import TIMM, TORCHVISION, entry_of_file, find_entry
 from rayprune.config.target import find_target
-from rayprune.models.lenet import lenet5, lenet_300_100
-from rayprune.models.resnet import cifar_resnet, resnet18_cifar
-from rayprune.models.small_cnn import small_cnn
-from rayprune.models.vgg import vgg16_bn_cifar
-from rayprune.models.weights import load_weights_, take_fitting_
-from rayprune.models.wide_resnet import wrn_28_10
+from rayprune.models.libraries import from_timm, from_torchvision, renamed
+from rayprune.models.names import OURS, check_name
+from rayprune.models.ours import brought_masks
+from rayprune.models.state_dict import read_state_dict
+from rayprune.models.weights import Expected, load_weights_
 
-Build = Callable[..., nn.Module]
-OURS: dict[str, Build] = {
-    "lenet_300_100": lenet_300_100,
-    "lenet5": lenet5,
-    "small_cnn": small_cnn,
-    "resnet20": partial(cifar_resnet, 20),
-    "resnet32": partial(cifar_resnet, 32),
-    "resnet44": partial(cifar_resnet, 44),
-    "resnet56": partial(cifar_resnet, 56),
-    "resnet18_cifar": resnet18_cifar,
-    "vgg16_bn_cifar": vgg16_bn_cifar,
-    "wrn_28_10": wrn_28_10,
-}
 TARGET = "experiment.model.target"
-TIMM = "timm/"
-WITH_AUXILIARY = ("googlenet", "inception_v3")
+
+log = logging.getLogger(__name__)
 
 
 def check_model(
-    name: str | None = None, *, target: str | None = None, weights: str | None = None
+    name: str | None = None,
+    *,
+    target: str | None = None,
+    weights: str | None = None,
+    weights_key: str | None = None,
+    new_head: bool = False,
 ) -> None:
-    """Raise a ``ValueError`` for a network that cannot be built; builds nothing."""
+    """Raise a ``ValueError`` for a network that cannot be built; builds nothing, reads no weights.
+
+    The arguments are the fields of ``experiment.model``.
+    """
     if target is not None:
         find_target(target, TARGET)
-    elif name is not None and name.startswith(TIMM):
-        _timm(name)
-    elif name not in OURS and name not in _torchvision_names():
-        known = [*OURS, *_torchvision_names()]
-        near = difflib.get_close_matches(str(name), known, 1)
-        hint = f" Did you mean {near[0]}?" if near else ""
+    else:
+        check_name(name)
+    if weights is None:
+        return
+    path = find_weights(name, target, weights)
+    if not loads_itself(target):
+        weights_file(path)
+    elif weights_key is not None or new_head:
+        field = "weights_key" if weights_key is not None else "new_head"
         raise ValueError(
-            f"experiment.model.name: no network {name!r}.{hint} Ours are {', '.join(OURS)}; the "
-            f"others are torchvision's classification models, and timm/<name>"
+            f"experiment.model.{field}: {target} takes weights and loads them itself. Leave "
+            f"{field} out, and pass what it needs in experiment.model.kwargs"
         )
-    if weights and not Path(weights).is_file() and not _is_torchvision_entry(name, weights):
-        raise ValueError(
-            f"experiment.model.weights: {weights} is neither a file that is here nor a torchvision "
-            f"entry of {name or target}, such as DEFAULT"
-        )
+
+
+def loads_itself(target: str | None) -> bool:
+    """Whether the function takes `weights`, so that it gets their path.
+
+    Those of torchvision's have such an argument, too, which takes no path.
+    """
+    if target is None or target.startswith(TORCHVISION):
+        return False
+    return "weights" in inspect.signature(find_target(target, TARGET)).parameters
 
 
 def build_model(
@@ -70,117 +73,140 @@ def build_model(
     weights: str | None = None,
     weights_key: str | None = None,
     new_head: bool = False,
-    num_classes: int | None = None,
+    num_classes: int | None,
     in_channels: int | None = 3,
 ) -> nn.Module:
     """The network of that name or function, for so many classes and image channels.
 
-    Weights are random, by torch's seed, unless `weights` names a file (.safetensors, .pt, .pth) or
-    a torchvision entry. Raises ``ValueError`` for what cannot be built.
+    Weights are random, by torch's seed, unless `weights` says where trained ones are: a file, a
+    folder of ours, or the name of an entry of torchvision's or timm's. `num_classes` and
+    `in_channels` are None where the data has none: a function is then not offered them. Raises
+    ``ValueError`` for what cannot be built, and for weights that do not fit, each by its name.
     """
-    check_model(name, target=target, weights=weights)
-    options = dict(kwargs or {})
-    if target is not None:
-        model = _from_target(target, options, num_classes, in_channels)
-    elif name in OURS:
-        given = {"num_classes": num_classes, "in_channels": in_channels, **options}
-        model = _call(OURS[name], name, given)
-    elif name is not None and name.startswith(TIMM):
-        given = {"num_classes": num_classes, "in_chans": in_channels, **options}
-        create = partial(_timm(name).create_model, name.removeprefix(TIMM))
-        model = _call_foreign(create, name, given)
-    else:
-        assert name is not None
-        model = _from_torchvision(name, options, weights, num_classes, in_channels)
-    if weights is not None and not _is_torchvision_entry(name, weights):
-        load_weights_(model, weights)
+    expected = Expected(num_classes, in_channels)
+    fields = {"name": name, "target": target, "weights": weights, "weights_key": weights_key}
+    check_model(**fields, new_head=new_head)
+    model, notes = _build(
+        name, target, dict(kwargs or {}), weights, weights_key, new_head, expected
+    )
+    for note in notes:  # the check before a study warned of them
+        log.info(note)
     return model
 
 
-def _from_target(
-    target: str, options: dict[str, Any], num_classes: int, in_channels: int
+def check_weights(
+    model: config.Model,
+    *,
+    num_classes: int | None,
+    in_channels: int | None,
+    is_certain: bool = True,
+) -> None:
+    """Build the network once, with its weights, and warn of what a user should know of them.
+
+    Without `is_certain` the data is not known so far: what depends on its classes and channels is
+    not looked at. Raises ``ValueError`` as `build_model`.
+    """
+    expected = Expected(num_classes, in_channels)
+    options = dict(model.kwargs)
+    if not is_certain:
+        expected = _made_up(model, options)
+    how = (model.weights, model.weights_key, model.new_head, expected)
+    try:
+        with torch.random.fork_rng(devices=[]):  # a caller's random numbers are his own
+            network, notes = _build(model.name, model.target, options, *how)
+    except (ValueError, OSError):
+        raise
+    except Exception as error:  # whatever a function of the user's raises
+        reason = f"{type(error).__name__}: {error}"
+        raise ValueError(f"{TARGET}: {model.target or model.name} failed: {reason}") from error
+    brought_masks(model.weights, network)
+    for note in notes:
+        log.warning(note)
+
+
+def _made_up(model: config.Model, options: Mapping[str, Any]) -> Expected:
+    """Numbers with which a network can be built; certain where it asks for none."""
+    takes: Collection[str] = ("num_classes", "in_channels")
+    if model.target is not None:
+        takes = inspect.signature(find_target(model.target, TARGET)).parameters
+    elif "in_chans" in options:  # timm's word
+        takes = ("num_classes",)
+    asked = set(takes) & {"num_classes", "in_channels"} - options.keys()
+    num_classes = 1000 if "num_classes" in asked else None
+    in_channels = 3 if "in_channels" in asked else None
+    return Expected(num_classes, in_channels, is_certain=not asked)
+
+
+def _build(
+    name: str | None,
+    target: str | None,
+    options: dict[str, Any],
+    weights: str | None,
+    weights_key: str | None,
+    new_head: bool,
+    expected: Expected,
+) -> tuple[nn.Module, tuple[str, ...]]:
+    """The network, and what a user should know of its weights."""
+    path = None if weights is None else find_weights(name, target, weights)
+    if target is not None:
+        gives = {} if path is None or not loads_itself(target) else {"weights": str(path)}
+        model = _from_target(target, {**options, **gives}, expected)
+        if gives:
+            return model, ()
+    else:
+        assert name is not None
+        model = _from_name(name, options, expected, path, weights)
+    if path is None:
+        return model, ()
+    file = weights_file(path)
+    given = renamed(name, read_state_dict(file, weights_key), model)
+    num_classes = options.get("num_classes", expected.num_classes)
+    in_channels = options.get("in_channels", options.get("in_chans", expected.in_channels))
+    known = Expected(num_classes, in_channels, expected.is_certain)
+    return model, load_weights_(model, given, str(file), expected=known, new_head=new_head)
+
+
+def _from_name(
+    name: str, options: dict[str, Any], expected: Expected, path: Path | None, weights: str | None
 ) -> nn.Module:
+    num_classes, in_channels = expected.num_classes, expected.in_channels or 3
+    if num_classes is None and "num_classes" not in options:
+        raise ValueError(
+            f"experiment.model.name: {name} has an output for each class, and the data has no "
+            f"classes. Add model.kwargs: {{num_classes: 1}}"
+        )
+    num_classes = options.get("num_classes", num_classes)
+    assert num_classes is not None
+    if name in OURS:
+        given = {"num_classes": num_classes, "in_channels": in_channels, **options}
+        return _call(OURS[name], name, given)
+    if name.startswith(TIMM):
+        return from_timm(name, options, num_classes, in_channels)
+    is_ready = path is not None and (
+        find_entry(name, None, str(weights)) or entry_of_file(name, None, path)
+    )
+    return from_torchvision(name, options, num_classes, in_channels, is_ready=bool(is_ready))
+
+
+def _from_target(target: str, options: dict[str, Any], expected: Expected) -> nn.Module:
     build = find_target(target, TARGET)
     takes = inspect.signature(build).parameters
-    offered = {
-        k: v
-        for k, v in {"num_classes": num_classes, "in_channels": in_channels}.items()
-        if v is not None
-    }
+    offered = {"num_classes": expected.num_classes, "in_channels": expected.in_channels}
     # Only what it names: a builder that hands **kwargs on may reach one that takes neither.
-    given = {k: v for k, v in offered.items() if k in takes and k not in options}
+    given = {
+        name: number
+        for name, number in offered.items()
+        if number is not None and name in takes and name not in options
+    }
     model = _call(build, target, {**given, **options})
     if not isinstance(model, nn.Module):
         raise ValueError(f"{TARGET}: {target} must return an nn.Module, got {type(model).__name__}")
     return model
 
 
-def _call(build: Build, what: str, arguments: dict[str, Any]) -> nn.Module:
+def _call(build: Callable[..., nn.Module], what: str, arguments: dict[str, Any]) -> nn.Module:
     try:
         inspect.signature(build).bind(**arguments)
     except TypeError as error:
         raise ValueError(f"experiment.model.kwargs do not fit {what}: {error}") from error
     return build(**arguments)
-
-
-def _call_foreign(build: Build, name: str, arguments: dict[str, Any]) -> nn.Module:
-    """A builder of a library, which finds out only inside which arguments it takes."""
-    try:
-        return build(**arguments)
-    except TypeError as error:
-        raise ValueError(f"experiment.model.kwargs do not fit {name}: {error}") from error
-
-
-def _torchvision_names() -> list[str]:
-    import torchvision  # seconds: only for names that are not ours
-
-    return torchvision.models.list_models(module=torchvision.models)
-
-
-def _is_torchvision_entry(name: str | None, weights: str) -> bool:
-    if name is None or name in OURS or name.startswith(TIMM) or name not in _torchvision_names():
-        return False
-    import torchvision
-
-    return weights in ["DEFAULT", *torchvision.models.get_model_weights(name).__members__]
-
-
-def _from_torchvision(
-    name: str, options: dict[str, Any], weights: str | None, num_classes: int, in_channels: int
-) -> nn.Module:
-    import torchvision
-
-    if in_channels != 3:
-        raise ValueError(
-            f"experiment.model.name: torchvision's {name} takes images of 3 channels, these have "
-            f"{in_channels}. Take one of {', '.join(OURS)}, or timm/{name}"
-        )
-    entry = weights if weights and _is_torchvision_entry(name, weights) else None
-    given: dict[str, Any] = {"num_classes": num_classes}
-    if name in WITH_AUXILIARY:  # a loss takes one output; ready weights want inputs scaled for them
-        given |= {"aux_logits": False, "transform_input": entry is not None}
-    build = partial(torchvision.models.get_model, name)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # about how these two are initialised
-        model = _call_foreign(build, name, {**given, **options})
-        if entry is not None:
-            ready = _call_foreign(build, name, {"weights": entry, **options}).state_dict()
-            fitting = {k: ready[k] for k in model.state_dict()}  # all but auxiliary heads
-            take_fitting_(model, fitting, f"{name} {entry}")
-        return model
-
-
-def _timm(name: str) -> Any:
-    if importlib.util.find_spec("timm") is None:
-        raise ValueError(
-            f"experiment.model.name: {name} needs the package timm. "
-            f"Run: pip install 'rayprune[timm]'"
-        )
-    import timm
-
-    plain = name.removeprefix(TIMM)
-    if not timm.is_model(plain.split(".")[0]):
-        near = difflib.get_close_matches(plain, timm.list_models(), 1)
-        hint = f" Did you mean {TIMM}{near[0]}?" if near else ""
-        raise ValueError(f"experiment.model.name: timm has no model {plain!r}.{hint}")
-    return timm

@@ -8,6 +8,7 @@
                      results.parquet              a row for each trial and stage
                      report.html, plots/          for people
                      best/                        the model to ship
+                     dense/                       the dense network that it was pruned from
                      proposed.json                the points that a searcher proposed
                      running.json                 who runs the study
                      tensorboard/<trial>/         events for TensorBoard
@@ -22,6 +23,7 @@ import os
 from pathlib import Path
 
 from rayprune.config import Study
+from rayprune.config.brought import MASKS, MODEL, PROVENANCE
 
 
 def snapshot_file(storage: str, key: str, sha256: str) -> str:
@@ -87,17 +89,22 @@ def best_folder(folder: str) -> str:
     return f"{folder}/best"
 
 
-def model_file(best: str) -> str:
-    return f"{best}/model.safetensors"
+def dense_folder(folder: str) -> str:
+    return f"{folder}/dense"
 
 
-def masks_file(best: str) -> str:
-    return f"{best}/masks.safetensors"
+def model_file(model: str) -> str:
+    """Of a folder with a model, best/ or dense/."""
+    return f"{model}/{MODEL}"
 
 
-def provenance_file(best: str) -> str:
+def masks_file(model: str) -> str:
+    return f"{model}/{MASKS}"
+
+
+def provenance_file(model: str) -> str:
     """Written last, so it says that the model beside it is whole."""
-    return f"{best}/provenance.json"
+    return f"{model}/{PROVENANCE}"
 
 
 def location(folder: str | Path) -> str:

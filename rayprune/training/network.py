@@ -10,7 +10,7 @@ from torch import nn
 
 from rayprune.config import Experiment, Model
 from rayprune.data import Dataset, map_tensors
-from rayprune.models import build_model, read_masks
+from rayprune.models import brought_masks, build_model
 from rayprune.pruning.dead_inputs import without_dead_inputs
 from rayprune.pruning.flops import Cost, cost, multiply_adds_of
 from rayprune.pruning.masks import Masks, prunable
@@ -34,13 +34,13 @@ def initial_snapshot(model: nn.Module, experiment: Experiment) -> Snapshot:
 
     Every prunable weight is kept, unless the weights come from a folder of ours with masks.
     """
-    parameters = dict(model.named_parameters())
-    names = prunable(model, experiment.prune.include)
-    masks = {name: torch.ones(parameters[name].shape, dtype=torch.bool) for name in names}
-    brought = read_masks(experiment.model.weights) if experiment.model.weights else None
-    for name, mask in (brought or {}).items():
-        if name in masks and masks[name].shape == mask.shape:
-            masks[name] = mask
+    brought = brought_masks(experiment.model.weights, model)
+    names = {*prunable(model, experiment.prune.include), *brought}
+    masks = {
+        name: brought.get(name, torch.ones(parameter.shape, dtype=torch.bool))
+        for name, parameter in model.named_parameters()
+        if name in names
+    }
     weights = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
     return Snapshot(weights, masks)
 

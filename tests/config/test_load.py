@@ -142,5 +142,8 @@ def test_relative_paths_mean_the_users_folder(study_file, tmp_path, monkeypatch)
     parquet = study.experiment.data.parquet
     assert parquet.train == str(tmp_path / "a/*.parquet") and parquet.test == "s3://bucket/b"
     assert study.experiment.model.weights == str(tmp_path / "start.safetensors")
+    (tmp_path / "runs" / "dense").mkdir(parents=True)
+    folder = load_study(study_file(experiment={"model": {"name": "m", "weights": "runs/dense"}}))
+    assert folder.experiment.model.weights == str(tmp_path / "runs" / "dense")
     named = load_study(study_file(experiment={"model": {"name": "m", "weights": "DEFAULT"}}))
     assert named.experiment.model.weights == "DEFAULT"

@@ -122,7 +122,7 @@ def test_what_does_not_fit_is_told(tmp_path: Path) -> None:
         loaded(tmp_path / "b", normalize="imagenet", file_channels=1)
     with pytest.raises(ValueError, match=r"normalize is of 3 channels.*Add data.channels: 3"):
         loaded(tmp_path / "c", TRAINED, file_channels=1)
-    with pytest.raises(ValueError, match="levels from 0 to 1, got .*Divide them by 255"):
+    with pytest.raises(ValueError, match=r"levels from 0 to 1, got .*Divide them by 255"):
         config.Normalize(mean=(125.0,), std=(60.0,))
     with pytest.raises(ValueError, match="eval_crop goes with resize"):
         config.Data(eval_crop=0.5)

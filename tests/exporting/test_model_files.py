@@ -51,6 +51,23 @@ def test_the_masks_are_a_bit_a_weight(folder, snapshot):
         assert bits[name].nbytes == -(-count // 8)
 
 
+def test_a_dense_network_has_no_masks(folder, snapshot):
+    """Also where a pruned one lay before."""
+    whole = {name: torch.ones_like(mask) for name, mask in snapshot.masks.items()}
+    write_model(Snapshot(snapshot.weights, whole, snapshot.records), Experiment(), str(folder), {})
+    assert sorted(file.name for file in folder.iterdir()) == [
+        "model.safetensors",
+        "provenance.json",
+    ]
+
+
+def test_provenance_says_how_images_became_inputs(folder, snapshot):
+    assert json.loads((folder / "provenance.json").read_text())["preprocessing"] is None
+    said = {"mean": [0.5], "std": [0.25], "resize": None, "eval_crop": None}
+    write_model(snapshot, Experiment(), str(folder), {}, said)
+    assert json.loads((folder / "provenance.json").read_text())["preprocessing"] == said
+
+
 def test_provenance_says_what_made_it(folder, snapshot):
     said = json.loads((folder / "provenance.json").read_text())
     assert (said["key"], said["trial"]) == ("k", "3")

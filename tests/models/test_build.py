@@ -7,8 +7,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from rayprune.models import build_model, check_model
-from rayprune.models.build import OURS
+from rayprune import config
+from rayprune.models import build_model, check_model, check_weights
+from rayprune.models.names import OURS
 
 QUICK = [name for name in OURS if name != "wrn_28_10"]  # 36 M weights: on meta alone
 
@@ -55,7 +56,7 @@ def test_a_network_with_auxiliary_heads_has_one_output(name: str) -> None:
 
 
 def test_torchvision_takes_three_channels_only() -> None:
-    with pytest.raises(ValueError, match=r"experiment\.model\.name.*3 channels"):
+    with pytest.raises(ValueError, match=r"experiment\.model\.name.*3 channels.*data\.channels: 3"):
         build_model("resnet18", num_classes=10, in_channels=1)
 
 
@@ -86,6 +87,17 @@ def takes_nothing():
 
 def takes_more(num_classes, **more):
     return nn.Linear(len(more) + 1, num_classes)
+
+def takes_default(num_classes=5):
+    return nn.Linear(3, num_classes)
+
+def takes_weights(num_classes, weights):
+    model = nn.Linear(3, num_classes)
+    model.came_from = weights
+    return model
+
+def fails():
+    raise KeyError("no")
 
 def no_network():
     return 3
@@ -160,7 +172,7 @@ def test_a_typo_is_answered_with_the_nearest_name() -> None:
 
 
 @pytest.mark.parametrize("name", ["resnet20", "resnet18"])
-def test_a_missing_weights_file_is_found_by_the_check(name: str, tmp_path: Path) -> None:
+def test_missing_weights_are_found_by_the_check(name: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"experiment\.model\.weights: .*neither a file .*DEFAULT"):
         check_model(name, weights=str(tmp_path / "none.pt"))
 
@@ -168,4 +180,80 @@ def test_a_missing_weights_file_is_found_by_the_check(name: str, tmp_path: Path)
 def test_what_can_be_built_passes_the_check() -> None:
     for name in (*OURS, "resnet50", "vit_b_16"):
         check_model(name)
-    check_model("resnet50", weights="IMAGENET1K_V2")
+
+
+def test_without_classes_a_named_network_says_what_to_add(target: str) -> None:
+    with pytest.raises(ValueError, match=r"Add model\.kwargs: \{num_classes: 1\}"):
+        build_model("resnet20", num_classes=None)
+    model = build_model("resnet20", num_classes=None, in_channels=None, kwargs={"num_classes": 1})
+    assert model(torch.zeros(2, 3, 32, 32)).shape == (2, 1)
+    message = r"kwargs do not fit .*takes_both: missing a required argument"
+    with pytest.raises(ValueError, match=message):
+        build_model(target=f"{target}:takes_both", num_classes=None, in_channels=None)
+    build_model(target=f"{target}:takes_nothing", num_classes=None, in_channels=None)
+
+
+def test_a_function_that_takes_weights_gets_the_path_and_loads_them(
+    target: str, tmp_path: Path
+) -> None:
+    """It may be a folder of any kind, as of a library's own."""
+    (tmp_path / "brought").mkdir()
+    fields = {"target": f"{target}:takes_weights", "weights": str(tmp_path / "brought")}
+    model = build_model(**fields, num_classes=3)
+    assert model.came_from == str(tmp_path / "brought")
+    with pytest.raises(ValueError, match=r"model\.new_head: .*loads them itself"):
+        check_model(**fields, new_head=True)
+    with pytest.raises(ValueError, match=r"weights: .*nowhere is neither a file nor a folder"):
+        build_model(target=fields["target"], weights="nowhere", num_classes=3)
+
+
+def test_the_check_says_what_would_fail_before_it_does(target: str, tmp_path: Path) -> None:
+    file, model = tmp_path / "model.pt", build_model("resnet20", num_classes=10)
+    torch.save(model.half().state_dict(), file)
+    here = config.Model(name="resnet20", weights=str(file))
+    with pytest.raises(ValueError, match="head is for 10 classes"):
+        check_weights(here, num_classes=4, in_channels=3)
+    with pytest.raises(ValueError, match="does not fit the network"):
+        check_weights(
+            config.Model(name="resnet32", weights=str(file)), num_classes=10, in_channels=3
+        )
+    with pytest.raises(ValueError, match=r"model\.target: .*fails failed: KeyError: 'no'"):
+        check_weights(
+            config.Model(target=f"{target}:fails", weights=str(file)), num_classes=4, in_channels=3
+        )
+
+
+def test_the_check_warns_and_leaves_random_numbers_alone(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    torch.save(build_model("resnet20", num_classes=10).half().state_dict(), tmp_path / "model.pt")
+    torch.manual_seed(0)
+    model = config.Model(name="resnet20", weights=str(tmp_path / "model.pt"))
+    check_weights(model, num_classes=10, in_channels=3)
+    first = torch.rand(1)
+    assert "float16, taken as float32" in caplog.text
+    assert torch.equal(first, torch.rand(1, generator=torch.Generator().manual_seed(0)))
+
+
+@pytest.mark.parametrize("function", ["takes_both", "takes_default"])
+def test_before_the_data_is_known_shapes_are_not_looked_at(
+    target: str, function: str, tmp_path: Path
+) -> None:
+    """The network is built for made-up numbers of classes and channels."""
+    trained = build_model(target=f"{target}:{function}", num_classes=7, in_channels=1)
+    file, unknown = tmp_path / "model.pt", {"num_classes": None, "in_channels": None}
+    model = config.Model(target=f"{target}:{function}", weights=str(file))
+    torch.save(trained.state_dict(), file)
+    check_weights(model, **unknown, is_certain=False)
+    torch.save({**trained.state_dict(), "other": torch.zeros(2)}, file)
+    with pytest.raises(ValueError, match=r"unknown: other \(2,\)"):
+        check_weights(model, **unknown, is_certain=False)
+
+
+def test_a_network_that_does_not_depend_on_the_data_is_checked_whole(
+    target: str, tmp_path: Path
+) -> None:
+    torch.save(nn.Linear(2, 4).state_dict(), tmp_path / "model.pt")
+    model = config.Model(target=f"{target}:takes_nothing", weights=str(tmp_path / "model.pt"))
+    with pytest.raises(ValueError, match=r"weight is \(4, 2\) in the file, \(3, 2\)"):
+        check_weights(model, num_classes=None, in_channels=None, is_certain=False)
