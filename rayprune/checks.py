@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 
 from rayprune.config import ConfigError, Data, Experiment, Study
+from rayprune.config.goals import lower_is_better
 from rayprune.results.earlier import check_same, read_earlier
 from rayprune.results.files import default_storage, study_folder
 from rayprune.trials import TrialPlan, check_space
@@ -76,10 +77,12 @@ def check_parts(study: Study, trials: Sequence[TrialPlan]) -> None:
 
 
 def _check_tasks(experiments: Sequence[Experiment]) -> None:
+    """Tasks are there, and are tasks; what a user's own measures shows once it has counted."""
     from rayprune.training.task import make_task
 
     for task in dict.fromkeys(experiment.task for experiment in experiments):
         make_task(task)
+        lower_is_better(task)
 
 
 def check_brought(experiments: Sequence[Experiment]) -> None:

@@ -68,7 +68,7 @@ def record(
         weights_from=f"before-{key}" if cycle else None,
         metrics=metrics,
         seconds=4.0 * epochs,
-        images_per_second=11_000.0,
+        samples_per_second=11_000.0,
     )
 
 
@@ -193,6 +193,51 @@ def schedules_grid(*others: TrialOutcome, **summary: Any) -> pa.Table:
         for n, (s, e) in enumerate(points)
     ]
     return table_of([*trials, *others], ["retrain.schedule", "retrain.epochs"], **summary)
+
+
+def brought(trained_epochs: int | None = 12, **summary: Any) -> pa.Table:
+    """A network that was trained elsewhere: FT and ALLR, two budgets, two sparsities, one seed."""
+    trials = []
+    points = [(s, e, p) for s in ("ft", "allr") for e in (1, 3) for p in (0.9, 0.95)]
+    names = ("retrain.schedule", "retrain.epochs", "prune.sparsity")
+    for n, point in enumerate(points):
+        schedule, epochs, sparsity = point
+        values = dict(zip(names, point, strict=True))
+        trial = imp(str(n), values, schedule=schedule, epochs=epochs, sparsity=sparsity)
+        start, cycle = trial.records
+        start = replace(start, epochs=0, schedule="none", lr_peak=None, seconds=0.0)
+        d2 = None if trained_epochs is None else epochs / trained_epochs
+        cycle = replace(cycle, d2=d2) if schedule == "allr" else cycle
+        trials.append(replace(trial, records=(start, cycle)))
+    return table_of(trials, names, **summary)
+
+
+def of_own_task(higher: str = "r2", lower: str = "rmse", **summary: Any) -> pa.Table:
+    """Two schedules at two sparsities and two seeds, measured by a task of the user's.
+
+    What is called `higher` is the accuracy of `imp`, and `lower` is 3 less of it.
+    """
+    names = {"accuracy": lambda value: {higher: value, lower: 3 - value}, "loss": lambda value: {}}
+    trials = []
+    points = [(s, p, seed) for s in ("ft", "allr") for p in (0.9, 0.98) for seed in (0, 1)]
+    for n, (schedule, sparsity, seed) in enumerate(points):
+        values = {"retrain.schedule": schedule, "prune.sparsity": sparsity, "seed": seed}
+        trial = imp(str(n), values, schedule=schedule, sparsity=sparsity, seed=seed)
+        records = tuple(
+            replace(
+                each,
+                metrics={
+                    f"{when}_{name}": value
+                    for metric, known in each.metrics.items()
+                    for when, _, of in [metric.rpartition("_")]
+                    for name, value in names[of](known).items()
+                },
+            )
+            for each in trial.records
+        )
+        trials.append(replace(trial, records=records))
+    own = {"lower_is_better": ("loss", lower), **summary}
+    return table_of(trials, ["retrain.schedule", "prune.sparsity", "seed"], **own)
 
 
 def equal_budget(**summary: Any) -> pa.Table:

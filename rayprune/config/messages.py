@@ -54,7 +54,8 @@ def _explain(kind: type[BaseModel], error: Any, at: str) -> str:
     rule = error["msg"].removeprefix("Value error, ").removeprefix("Input ")
     rule = rule[0].lower() + rule[1:]
     if error["type"] == "value_error":  # one of our validators, which say all by themselves
-        return "\n".join(f"{where}: {line}" for line in rule.split("\n"))
+        lines = rule.split("\n")  # one that names a field further inside says where it stands
+        return "\n".join(x if x.startswith(f"{where}.") else f"{where}: {x}" for x in lines)
     given = error["input"]
     remedy = ""
     if error["type"] in ("less_than", "less_than_equal") and _is_percent(given):

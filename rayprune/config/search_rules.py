@@ -73,18 +73,6 @@ def check_arguments(arguments: Collection[str], kind: str) -> None:
         raise ValueError("\n".join(mistakes))
 
 
-def check_metrics(given: Any, known: Sequence[str]) -> None:
-    """Raises a ``ValueError`` for what is no metric, or not a list of different ones."""
-    metrics = list(given) if isinstance(given, list | tuple) else [given]
-    if not metrics:
-        raise ValueError("is an empty list. Write val_accuracy")
-    for metric in metrics:
-        check_name(metric if isinstance(metric, str) else repr(metric), known, "metric")
-    twice = [metric for metric in dict.fromkeys(metrics) if metrics.count(metric) > 1]
-    if twice:
-        raise ValueError(f"{', '.join(twice)} twice. Leave one out")
-
-
 def check_search(search: Search) -> None:
     """Raises a ``ValueError`` with a line for every rule that is broken."""
     rules = (_of_metrics, _of_algorithm, _of_expressions, mistakes_of_tuning, _of_reference)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     ConfigDict,
     Field,
     GetJsonSchemaHandler,
+    ValidationInfo,
     field_validator,
     model_validator,
 )
@@ -15,12 +16,12 @@ from pydantic_core import CoreSchema
 
 from rayprune.config.experiment import Experiment
 from rayprune.config.frozen import Frozen
+from rayprune.config.goals import check_measured, check_metrics
 from rayprune.config.search_rules import (
     LISTED,
     SEARCHERS,
     TRACKERS,
     check_arguments,
-    check_metrics,
     check_name,
     check_scheduler_name,
     check_search,
@@ -132,20 +133,6 @@ class Dimension(Frozen):
 
 Space = dict[str, Dimension]
 
-Mode = Literal["max", "min"]
-Metric = Literal[
-    "val_accuracy",
-    "val_mean_iou",
-    "val_loss",
-    "sparsity",
-    "compression",
-    "theoretical_speedup",
-    "num_nonzero",
-    "flops_nonzero",
-    "total_epochs",
-]
-FEWER_IS_BETTER = {"val_loss", "num_nonzero", "flops_nonzero", "total_epochs"}
-
 
 class Tuning(Frozen):
     """Equal tuning before a comparison: every point of the grid is a setting that is compared, and
@@ -184,9 +171,10 @@ class Search(Frozen):
     searchers, which learns from what came before: optuna, hyperopt, bayesopt and others."""
     where: tuple[str, ...] = ()
     """Conditions that every point meets, such as "retrain.epochs * prune.cycles <= 6"."""
-    metric: Metric | tuple[Metric, ...] = "val_accuracy"
-    """What trials are compared by; the test split chooses nothing. Of several goals the first is
-    measured on the validation split."""
+    metric: str | tuple[str, ...] = "val_accuracy"
+    """What trials are compared by: val_ with a metric of the task, such as val_loss; the test split
+    chooses nothing. As further goals also sparsity, compression, theoretical_speedup, num_nonzero,
+    flops_nonzero and total_epochs; of several the first is measured on the validation split."""
     within_dense: Annotated[float, Field(ge=0)] | None = None
     """The question is how sparse: best is the sparsest trial that loses at most this much of the
     metric against its dense run; .01 is one point of accuracy."""
@@ -208,7 +196,7 @@ class Search(Frozen):
     @field_validator("metric", mode="before")
     @classmethod
     def _known_metrics(cls, metric: Any) -> Any:
-        check_metrics(metric, get_args(Metric))
+        check_metrics(metric)
         return metric
 
     @model_validator(mode="after")
@@ -227,24 +215,9 @@ class Search(Frozen):
         return self.spaces or (self.space,)
 
     @property
-    def metrics(self) -> tuple[Metric, ...]:
+    def metrics(self) -> tuple[str, ...]:
         """The goals, the first one first."""
         return self.metric if isinstance(self.metric, tuple) else (self.metric,)
-
-    @property
-    def tune_metric(self) -> str:
-        """What searchers and schedulers compare by, of one goal."""
-        return self.metrics[0] if self.within_dense is None else "goal"
-
-    @property
-    def tune_mode(self) -> Mode:
-        """Whether more or less of it is better."""
-        return self.modes[0] if self.within_dense is None else "max"
-
-    @property
-    def modes(self) -> tuple[Mode, ...]:
-        """For each goal whether more or less of it is better."""
-        return tuple("min" if m in FEWER_IS_BETTER else "max" for m in self.metrics)
 
 
 class Scaling(Frozen):
@@ -287,14 +260,12 @@ class Study(Frozen):
     storage: str | None = None
     """Folder or URI of all results; RAYPRUNE_STORAGE, or ./rayprune_runs."""
 
-    @model_validator(mode="after")
-    def _metric_fits_task(self) -> Study:
-        if "val_mean_iou" in self.search.metrics and self.experiment.task != "segmentation":
-            raise ValueError(
-                f"search.metric val_mean_iou is measured for task segmentation, got task "
-                f"{self.experiment.task}. Write search.metric: val_accuracy"
-            )
-        return self
+    @field_validator("search")
+    @classmethod
+    def _metric_fits_task(cls, search: Search, info: ValidationInfo) -> Search:
+        if "experiment" in info.data:  # else it has mistakes of its own
+            check_measured(search.metrics, info.data["experiment"].task)
+        return search
 
     @model_validator(mode="after")
     def _batch_divides(self) -> Study:

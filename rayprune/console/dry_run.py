@@ -8,9 +8,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from rayprune.config import Dimension, Search, Study
+from rayprune.config import Dimension, Experiment, Search, Study
+from rayprune.config.goals import goals_of
 from rayprune.plan import Stage, count_epochs
 from rayprune.points import drawn_points, options_of
+from rayprune.report.answer import D1_ALONE
 from rayprune.results.files import default_storage, study_folder
 from rayprune.results.labels import said, shown
 from rayprune.results.proposed import read_proposals
@@ -55,6 +57,8 @@ def print_plan(console: Console, study: Study, trials: Sequence[TrialPlan]) -> N
     )
     if study.search.tune is not None:
         console.print(_reports(study, trials))
+    for note in _notes(trials):
+        console.print(note)
 
 
 def print_search(console: Console, study: Study) -> None:
@@ -64,7 +68,7 @@ def print_search(console: Console, study: Study) -> None:
     drawn at random.
     """
     console.print(_dimensions(study.search))
-    for sentence in (_proposed(study), *_rules(study.search), *_of_drawn(study)):
+    for sentence in (_proposed(study), *_rules(study), *_of_drawn(study)):
         console.print(Text(sentence))
 
 
@@ -94,7 +98,7 @@ def _stages(trial: TrialPlan, seen: set[str]) -> str:
 def _describe(stage: Stage, *, shared: bool) -> str:
     if stage.is_dense:
         what = "dense to epoch" if stage.part_of else "dense"
-        text = f"{what} {stage.last_epoch}"
+        text = f"{what} {stage.last_epoch}" if stage.last_epoch else "dense as it is"
     else:
         weights = stage.inputs.weights
         rewound = ", rewound" if weights != stage.inputs.masks else ""
@@ -133,13 +137,15 @@ def _proposed(study: Study) -> str:
     return f"{text}, {before} of them before this start" if before else text
 
 
-def _rules(search: Search) -> Iterator[str]:
+def _rules(study: Study) -> Iterator[str]:
     """What is compared, and what is stopped or excluded."""
+    search = study.search
     if search.within_dense is not None:
         yield f"goal: the sparsest that loses at most {search.within_dense:g} of {search.metric}"
     else:
-        goals = zip(search.metrics, search.modes, strict=True)
-        yield f"goal: {', '.join(f'{metric} ({mode})' for metric, mode in goals)}"
+        goals = goals_of(study)
+        ways = zip(goals.metrics, goals.modes, strict=True)
+        yield f"goal: {', '.join(f'{metric} ({mode})' for metric, mode in ways)}"
     if search.scheduler is not None:
         scheduler, unit = search.scheduler, search.scheduler.unit
         counted = "epochs of retraining" if unit == "epochs" else unit
@@ -156,6 +162,21 @@ def _of_drawn(study: Study) -> Iterator[str]:
     example = next(iter(good), None) or _example(study)
     yield f"for example: {', '.join(said(example.values))}: {_stages(example, set())}"
     yield f"{len(good)} of {len(drawn)} trials drawn at random can be run{_epochs(good)}"
+    yield from _notes([example, *good])
+
+
+def _notes(trials: Sequence[TrialPlan]) -> Iterator[str]:
+    """What schedules have to do without, where a brought network's training is not known."""
+    for trial in trials:
+        adapts = any(stage.adapt for stage in trial.plan)
+        if adapts and goes_by_d1_alone(trial.experiment):
+            yield D1_ALONE
+            return
+
+
+def goes_by_d1_alone(experiment: Experiment) -> bool:
+    """Whether nothing says for how long a network that was brought has been trained."""
+    return experiment.is_brought and experiment.dense.trained_epochs is None
 
 
 def _epochs(trials: Sequence[TrialPlan]) -> str:

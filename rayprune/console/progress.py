@@ -170,7 +170,9 @@ class ProgressView:
                 trial.name,
                 " ".join(said(trial.values)),
                 where if state.status == "running" else f"{where} ({state.status})",
-                f"{stage.first_epoch + state.epochs_done}/{stage.last_epoch}",
+                f"{stage.first_epoch + state.epochs_done}/{stage.last_epoch}"
+                if stage.epochs
+                else "–",  # it is only measured
                 "" if value is None else f"{value:.4f}",
             )
         if len(self._waiting) > len(shown):

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from rayprune.report.answer import answer, epochs_sentence, without_result
+from rayprune.report.answer import answer, d1_alone, epochs_sentence, without_result
 from rayprune.report.columns import Column, summary_columns, summary_rows
 from rayprune.results.comparison import Comparison
 from rayprune.results.files import best_folder, provenance_file, report_file, table_file
@@ -42,6 +42,8 @@ def print_summary(console: Console, comparison: Comparison) -> None:
             _print(console, warning, style="yellow")
     _print(console, answer(comparison), style="bold")
     _print(console, epochs_sentence(comparison))
+    if note := d1_alone(comparison):
+        _print(console, note)
 
 
 def print_files(console: Console, folder: str) -> None:

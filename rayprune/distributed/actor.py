@@ -149,9 +149,9 @@ class LedgerActor:
         incarnation: Incarnation,
         key: str,
         history: Sequence[Mapping[str, float]],
-        images_per_second: float,
+        samples_per_second: float,
     ) -> bool:
-        is_wanted = self._ledger.epoch_done(incarnation, key, history, images_per_second)
+        is_wanted = self._ledger.epoch_done(incarnation, key, history, samples_per_second)
         self._first_epoch.set()
         self._tell()
         return is_wanted

@@ -280,7 +280,7 @@ class Ledger:
         incarnation: Incarnation,
         key: str,
         history: Sequence[Mapping[str, float]],
-        images_per_second: float,
+        samples_per_second: float,
     ) -> bool:
         """A running stage tells the metrics of all its epochs so far, the last one just done.
 
@@ -302,7 +302,7 @@ class Ledger:
         entry.longest_epoch_s = max(entry.longest_epoch_s or 0.0, entry.last_epoch_s)
         entry.progressed_at = now
         entry.history = tuple(history)
-        self._becomes(entry, StageProgress("running", done, history[-1], images_per_second))
+        self._becomes(entry, StageProgress("running", done, history[-1], samples_per_second))
         if not entry.wanted_by:
             self._release(entry)
         return bool(entry.wanted_by)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from rayprune.config.goals import Goals
+
 
 @dataclass(frozen=True)
 class Place:
@@ -16,6 +18,8 @@ class Place:
     """The study's own; it also names the study to others that want the same stage."""
     study: str
     """Its name, as Ray's dashboard shows it."""
+    goals: Goals
+    """What trials are compared by: a user's task may not measure it."""
     token: str
     """What the driver wrote there, for every node to see."""
     has_dashboard: bool

@@ -12,8 +12,9 @@ from typing import Any
 
 from ray.tune.search import Searcher
 
-from rayprune.config import Search
-from rayprune.distributed.trial import FAILED, GOAL
+from rayprune.config import Study
+from rayprune.config.goals import goals_of
+from rayprune.distributed.trial import FAILED
 from rayprune.results.proposed import Proposal
 from rayprune.trials import TrialPlan
 
@@ -121,16 +122,17 @@ class Searched(Trials):
     def __init__(
         self,
         searcher: Searcher,
-        search: Search,
+        study: Study,
         known: Sequence[KnownPoint],
         propose: Callable[[Point, int | None], TrialPlan],
         limit: Callable[[], int],
     ) -> None:
         """`searcher` proposes the `known` points first, in any order; `propose` makes trials."""
         super().__init__(limit)
-        self._searcher, self._search, self._propose = searcher, search, propose
+        self._searcher, self._search, self._propose = searcher, study.search, propose
+        self._goals, self._modes = _told(study)
         self._known = list(known)
-        self._points_left = max(search.num_samples, len(known))
+        self._points_left = max(study.search.num_samples, len(known))
         self._next: list[tuple[_Group, TrialPlan]] = []
         self._groups: dict[str, _Group] = {}
         self._worst: dict[str, float] = {}
@@ -176,9 +178,7 @@ class Searched(Trials):
         self._tell_of_failures()
 
     def _note_worst(self, means: Mapping[str, float]) -> None:
-        is_within = self._search.within_dense is not None
-        modes = ("max",) if is_within else self._search.modes
-        for goal, mode in zip(self._goals, modes, strict=True):
+        for goal, mode in zip(self._goals, self._modes, strict=True):
             worse = min if mode == "max" else max
             self._worst[goal] = worse(means[goal], self._worst.get(goal, means[goal]))
 
@@ -189,10 +189,6 @@ class Searched(Trials):
         """
         while self._worst and self._without_result:
             self._searcher.on_trial_complete(self._without_result.pop(), dict(self._worst))
-
-    @property
-    def _goals(self) -> Sequence[str]:
-        return self._search.metrics if self._search.within_dense is None else (GOAL,)
 
     def _trials_of(self, point: Point) -> list[TrialPlan]:
         """The trials of a point, one for each seed: those that there are, and new ones."""
@@ -205,6 +201,14 @@ class Searched(Trials):
         # A seed that the study has no more: its trial was begun, and is brought to its end.
         seeds = list(dict.fromkeys([*seeds, *known.trials]))
         return [known.trials.get(seed) or self._propose(known.point, seed) for seed in seeds]
+
+
+def _told(study: Study) -> tuple[Sequence[str], Sequence[str]]:
+    """What a searcher is told of every trial, and for each whether more or less is better."""
+    goals = goals_of(study)
+    if goals.within_dense is not None:
+        return (goals.tune_metric,), (goals.tune_mode,)
+    return goals.metrics, goals.modes
 
 
 def _config(trial: TrialPlan) -> dict[str, Any]:

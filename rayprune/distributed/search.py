@@ -18,6 +18,7 @@ import ray
 from ray import tune
 from ray.tune.logger import JsonLoggerCallback
 
+from rayprune.config.goals import goals_of
 from rayprune.distributed.actor import MAX_WAITING, LedgerActor
 from rayprune.distributed.capacity import num_slots, unmet
 from rayprune.distributed.head import ON_HEAD, start
@@ -95,6 +96,7 @@ def search(
         storage=recorder.storage,
         folder=recorder.folder,
         study=study.name,
+        goals=goals_of(study),
         token=token,
         has_dashboard=not is_fixed,
         ray_folder=ray_folder.name,
@@ -168,19 +170,19 @@ class _TunePlan:
 
     def tuner(self, progress: ProgressLog) -> tune.Tuner:
         """Tune's trials take no CPU: they only wait for stages."""
-        recorder, search = self.recorder, self._study.search
+        recorder, goals = self.recorder, goals_of(self._study)
         trainable = tune.with_parameters(
             run_trial,
             ledger=self.place.ledger,
-            search=search,
+            goals=goals,
             replays={name: status.reported for name, status in recorder.stopped.items()},
         )
-        is_single = len(search.metrics) == 1
+        is_single = len(goals.metrics) == 1
         return tune.Tuner(
             tune.with_resources(trainable, {"cpu": 0, **ON_HEAD}),
             tune_config=tune.TuneConfig(
-                metric=search.tune_metric if is_single else None,
-                mode=search.tune_mode if is_single else None,
+                metric=goals.tune_metric if is_single else None,
+                mode=goals.tune_mode if is_single else None,
                 search_alg=self._trials(),
                 scheduler=make_scheduler(self._study, self._longest),
                 num_samples=MANY,
@@ -195,7 +197,7 @@ class _TunePlan:
                 stop=self._options.stop,
                 failure_config=tune.FailureConfig(max_failures=TRIAL_DEATHS),
                 callbacks=[
-                    Withdraw(self.place.ledger, search, progress.give_up),
+                    Withdraw(self.place.ledger, self._study.search, progress.give_up),
                     *self._trackers,
                     *self._loggers(),
                 ],
@@ -211,7 +213,7 @@ class _TunePlan:
         if not search.algorithm.is_listed:
             known = known_points(list(zip(recorder.proposals, recorder.trials, strict=True)))
             searcher = make_searcher(self._study, [each.point for each in known])
-            return Searched(searcher, search, known, self._propose, self._limit)
+            return Searched(searcher, self._study, known, self._propose, self._limit)
         pending = recorder.pending  # read once: both may grow meanwhile, in the watching thread
         names = {trial.name for trial in pending}
         first = [*(trial for trial in recorder.trials if trial.name not in names), *pending]

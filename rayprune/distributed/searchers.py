@@ -14,8 +14,9 @@ from ray.tune.schedulers import SCHEDULER_IMPORT, TrialScheduler, create_schedul
 from ray.tune.search import SEARCH_ALG_IMPORT, Searcher
 
 from rayprune.config import ConfigError, Dimension, Study
+from rayprune.config.goals import goals_of
 from rayprune.config.search_rules import SET_BY_US
-from rayprune.distributed.trial import CYCLES_DONE, GOAL, RETRAIN_EPOCHS
+from rayprune.distributed.trial import CYCLES_DONE, RETRAIN_EPOCHS
 from rayprune.points import option_label, options_of, resolve
 
 
@@ -185,12 +186,10 @@ def _low(dimension: Dimension) -> Any:
 
 def _goals(study: Study) -> tuple[Any, Any]:
     """Metric and mode, in lists where there are several."""
-    search = study.search
-    if search.within_dense is not None:
-        return GOAL, "max"
-    if len(search.metrics) == 1:
-        return search.metrics[0], search.modes[0]
-    return list(search.metrics), list(search.modes)
+    goals = goals_of(study)
+    if len(goals.metrics) == 1:
+        return goals.tune_metric, goals.tune_mode
+    return list(goals.metrics), list(goals.modes)
 
 
 def _check_library(name: str) -> None:

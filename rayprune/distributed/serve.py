@@ -25,6 +25,7 @@ import ray.train.torch
 import torch
 import torch.distributed as dist
 
+from rayprune.config import ConfigError
 from rayprune.distributed.ledger import Answer, Incarnation, Rejoin, Run, Stop, Wait
 from rayprune.distributed.place import Place
 from rayprune.distributed.shared import sees
@@ -177,11 +178,13 @@ def _run(
     log.info("trial %s: %s, key %s", run.trial, stage.title, stage.key)  # in Ray's dashboard
 
     def on_epoch(report: EpochReport) -> bool:
+        if mistake := place.goals.mistake_in(report.metrics):  # as every rank measures it
+            raise ConfigError(mistake)
         is_wanted = True
         if worker.is_first:
             reach("serve.before_epoch_done")
             told = ledger.epoch_done.remote(
-                incarnation, stage.key, report.history, report.images_per_second
+                incarnation, stage.key, report.history, report.samples_per_second
             )
             is_wanted = ray.get(told)
         hear(report)

@@ -12,7 +12,7 @@ from typing import Any
 import ray
 from ray import tune
 
-from rayprune.config import Search
+from rayprune.config.goals import Goals
 from rayprune.plan import Stage
 from rayprune.results.goal import goal_of
 from rayprune.trials import TrialPlan
@@ -28,7 +28,7 @@ def run_trial(
     config: dict[str, Any],
     *,
     ledger: Any,
-    search: Search,
+    goals: Goals,
     replays: Mapping[str, Sequence[Mapping[str, float]]],
 ) -> None:
     """Submit the plan of ``config["trial"]``; report each epoch as it comes.
@@ -42,7 +42,7 @@ def run_trial(
             tune.report({**result, IS_FINAL: False})
         return
     trial = _submit(name, ledger)
-    reports = _Reports(search)
+    reports = _Reports(goals)
     if trial.mistake:
         tune.report({FAILED: trial.mistake})
     for stage in trial.plan:
@@ -77,7 +77,7 @@ def _submit(name: str, ledger: Any) -> TrialPlan:
 class _Reports:
     """What a trial tells Tune, by what lies behind it."""
 
-    search: Search
+    goals: Goals
     steps: int = 0
     epochs: int = 0
     retrain_epochs: int = 0
@@ -104,7 +104,7 @@ class _Reports:
 
     def after(self, stage: Stage, metrics: Mapping[str, float]) -> _Reports:
         """For the stage that follows."""
-        value = metrics.get(self.search.metrics[0])
+        value = metrics.get(self.goals.metrics[0])
         return replace(
             self,
             steps=self.steps + max(1, stage.epochs),
@@ -114,10 +114,10 @@ class _Reports:
         )
 
     def _goal(self, stage: Stage, metrics: Mapping[str, float]) -> float | None:
-        within, value = self.search.within_dense, metrics.get(self.search.metrics[0])
+        within, value = self.goals.within_dense, metrics.get(self.goals.metrics[0])
         sparsity = metrics.get("sparsity", stage.sparsity)
         if within is None or stage.is_dense or value is None or self.dense_value is None:
             return None
         change = value - self.dense_value
-        gain = change if self.search.modes[0] == "max" else -change
+        gain = change if self.goals.modes[0] == "max" else -change
         return None if sparsity is None else goal_of(sparsity, gain, within)

@@ -6,8 +6,10 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
 from rayprune.report.differences import seeds_paired
+from rayprune.report.fine_tuning import fine_tuning
 from rayprune.report.numbers import (
     change,
+    dense_name,
     epochs,
     goal_value,
     metric_value,
@@ -22,6 +24,7 @@ from rayprune.results.labels import counted, metric_name, superlative
 from rayprune.results.outcome import Status
 from rayprune.results.setting import Mean, Setting
 
+D1_ALONE = "ALLR goes by d1 alone: dense.trained_epochs is not given"
 MOST_NAMES = 8  # of trials that ended alike
 WITHOUT_RESULT: dict[Status, str] = {
     "failed": "failed",
@@ -49,16 +52,24 @@ def answer(comparison: Comparison) -> str:
         what = "No trial but tries" if comparison.tries else "No trial"
         return f"{what} has finished{': ' + counts if counts else ''}."
     if not comparison.candidates():
-        return f"No finished trial has a {metric_name(comparison.metric)}."
+        return f"No finished trial has a {metric_name(comparison.metric)}{_instead(comparison)}."
     chosen, is_close = recommended(comparison)
     parts = [
         _lead(comparison, chosen, is_close),
+        fine_tuning(comparison, chosen),
         _next_level(comparison, chosen),
         _rivals(comparison, chosen),
         _front(comparison),
         _open(comparison),
     ]
     return "; ".join(part for part in parts if part) + "."
+
+
+def _instead(comparison: Comparison) -> str:
+    """What was measured, where the metric never was: the task has other ones."""
+    if not comparison.measured or comparison.metric in comparison.measured:
+        return ""
+    return f"; measured were {', '.join(comparison.measured)}"
 
 
 def recommended(comparison: Comparison) -> tuple[Setting, bool]:
@@ -101,6 +112,11 @@ def epochs_sentence(comparison: Comparison) -> str:
     return "; ".join(filter(None, parts))
 
 
+def d1_alone(comparison: Comparison) -> str:
+    """What ALLR had to do without, where a brought network's training is not known; else empty."""
+    return D1_ALONE if comparison.has_d1_alone else ""
+
+
 def epochs_not_run(comparison: Comparison) -> str:
     """Why this start of the study ran no more epochs; empty if every stage is of one trial."""
     summary = comparison.summary
@@ -135,7 +151,8 @@ def _lead(comparison: Comparison, chosen: Setting, is_close: bool) -> str:
         said += f", {ratio(speedup.value)} fewer multiply-adds in theory"
     tolerated = tolerance(comparison)
     if not is_close:
-        return f"No setting stays within {tolerated} of its dense run; the closest: {said}"
+        name = dense_name(comparison)
+        return f"No setting stays within {tolerated} of its {name}; the closest: {said}"
     if comparison.summary.within_dense is not None and chosen.change is not None:
         return f"The sparsest within {tolerated} of dense: {said}"
     return said

@@ -9,6 +9,7 @@ from typing import Any
 
 import altair as alt
 
+from rayprune.report.answer import D1_ALONE
 from rayprune.report.difference_chart import differences_to_reference
 from rayprune.report.marks import (
     COLOURS,
@@ -33,7 +34,7 @@ from rayprune.report.numbers import epochs, metric_value, percent
 from rayprune.report.pareto import pareto_front
 from rayprune.report.plot import Plot
 from rayprune.results.comparison import Comparison
-from rayprune.results.labels import MOST_COLOURS
+from rayprune.results.labels import MOST_COLOURS, counted
 from rayprune.results.setting import Setting, means_by_cycle
 
 NAMES = ("pareto", "cost", "settings", "differences", "sparsity", "retraining", "peaks")
@@ -61,7 +62,8 @@ def accuracy_by_cost(comparison: Comparison) -> Plot | None:
     ticks = sorted({s.epochs for s in comparison.sparse})
     if len(ticks) < 2:
         return None
-    x = alt.X("epochs:Q", title="epochs in all, dense run included").scale(zero=False, padding=18)
+    of = "epochs of retraining" if comparison.is_brought else "epochs in all, dense run included"
+    x = alt.X("epochs:Q", title=of).scale(zero=False, padding=18)
     x = x.axis(values=ticks) if len(ticks) <= MOST_TICKS else x.axis(tickMinStep=1)
     panels = _by_level([setting_record(comparison, s) for s in comparison.sparse])
     places = {(s.series, comparison.level(s), s.epochs) for s in comparison.sparse}
@@ -82,8 +84,9 @@ def accuracy_by_cost(comparison: Comparison) -> Plot | None:
     return Plot(
         name="cost",
         title=f"{metric_title(comparison)} against cost",
-        caption="Each setting at the epochs that a separate run of it takes. Up and to the left is "
-        f"better.{spread_note(comparison)}",
+        caption="Each setting at the epochs that a separate run of it takes. "
+        f"{'Up' if comparison.summary.mode == 'max' else 'Down'} and to the left is better."
+        f"{spread_note(comparison)}",
         chart=chart,
     )
 
@@ -100,8 +103,7 @@ def accuracy_by_setting(comparison: Comparison) -> Plot | None:
     return Plot(
         name="settings",
         title=f"{metric_title(comparison)} at equal cost",
-        caption=f"Every setting trains {epochs(max(costs))} epochs in all."
-        f"{spread_note(comparison)}{cut}",
+        caption=f"Every setting {_trains(comparison, max(costs))}.{spread_note(comparison)}{cut}",
         chart=alt.vconcat(*charts).resolve_scale(color="shared"),
     )
 
@@ -183,9 +185,27 @@ def learning_rate_peaks(comparison: Comparison) -> Plot | None:
     return Plot(
         name="peaks",
         title="ALLR's learning-rate peaks",
-        caption="The peak is d times the dense run's, d = min(1, max(d1, d2)): d1 measures what "
-        "pruning took from the weights' norm, d2 is the cycle's share of the dense run's epochs.",
+        caption=_how_peaks_are_made(comparison),
         chart=_peaks_by_cycle(factors) if is_by_cycle else _peaks_by_setting(records),
+    )
+
+
+def _trains(comparison: Comparison, count: float) -> str:
+    """What all settings of one cost train."""
+    if comparison.is_brought:
+        return f"retrains for {counted(count, 'epoch')}"
+    return f"trains {epochs(count)} epochs in all"
+
+
+def _how_peaks_are_made(comparison: Comparison) -> str:
+    d1 = "d1 measures what pruning took from the weights' norm"
+    if comparison.has_d1_alone:
+        return f"The peak is d times optim.lr, d = min(1, d1): {d1}. {D1_ALONE}."
+    of = "optim.lr" if comparison.is_brought else "the dense run's"
+    share = "that the network was trained for" if comparison.is_brought else "of the dense run"
+    return (
+        f"The peak is d times {of}, d = min(1, max(d1, d2)): {d1}, d2 is the cycle's share of the "
+        f"epochs {share}."
     )
 
 
@@ -251,9 +271,11 @@ def _peaks_by_cycle(factors: Sequence[Record]) -> alt.Chart:
 
 def _peaks_by_setting(records: Sequence[Record]) -> alt.Chart:
     """d1 and d2 of each setting, and a ring around the one that became d."""
-    kinds = ["d", "d1", "d2"]
+    there = {record["of"] for record in records}  # d2 only where the dense epochs are known
+    kinds = [of for of in ("d", "d1", "d2") if of in there]
     colours, shapes = [GREY, *COLOURS[:2]], ["circle", "triangle-up", "triangle-down"]
-    x = alt.X("factor:Q", title="factor on the dense run's peak learning rate")
+    colours, shapes = colours[: len(kinds)], shapes[: len(kinds)]
+    x = alt.X("factor:Q", title="factor on the largest learning rate before pruning")
     x = x.scale(domain=[0, 1]).axis(values=[0, 0.2, 0.4, 0.6, 0.8, 1])
     base = alt.Chart(alt.InlineData(values=list(records)), width=ROW_WIDTH, height=alt.Step(24))
     return base.mark_point(strokeWidth=2).encode(

@@ -81,6 +81,22 @@ def points(value: float, digits: int = 2) -> str:
     return f"{0:.{digits}f}" if float(shown) == 0 else shown
 
 
+def amount(comparison: Comparison, value: float, digits: int | None = None) -> str:
+    """How much of the metric, without a sign or a unit: 2.2 points are "2.2", of a loss "0.031".
+
+    Points have one digit, or two where one would hide a small number, or `digits`.
+    """
+    if not comparison.is_fraction:
+        return f"{value:.3g}"
+    usual = 1 if value >= 0.0005 else 2
+    return f"{100 * value:.{usual if digits is None else digits}f}"
+
+
+def dense_name(comparison: Comparison) -> str:
+    """What a setting is compared with: a dense run, or a network that was trained elsewhere."""
+    return "dense network" if comparison.is_brought else "dense run"
+
+
 def short_change(comparison: Comparison, mean: Mean) -> str:
     """A change with one decimal, two where one would hide a small number: "-0.8", "-0.03"."""
     smallest = min(abs(x) for x in (mean.value, mean.spread) if x is not None)

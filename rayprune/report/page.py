@@ -12,6 +12,7 @@ from rayprune.report.answer import (
     WITHOUT_RESULT,
     answer,
     counts_without_result,
+    d1_alone,
     epochs_not_run,
     epochs_saved,
     epochs_tuning,
@@ -27,6 +28,7 @@ from rayprune.report.columns import (
 )
 from rayprune.report.differences import difference_notes
 from rayprune.report.numbers import (
+    dense_name,
     duration,
     metric_value,
     num_seeds,
@@ -127,6 +129,8 @@ def notes(comparison: Comparison) -> list[str]:
         f"{_ranked_by(comparison)}. The test split is read once, at the end of a trial, "
         "and chooses nothing: a test number picked because it is the highest would flatter.",
     ]
+    if note := d1_alone(comparison):
+        made.append(f"{note}, so a short cycle's peak is not raised to its share of that training.")
     if comparison.has_seeds:
         made.append(
             "± is the standard deviation over seeds. A seed fixes initial weights, data split and "
@@ -160,8 +164,8 @@ def _ranked_by(comparison: Comparison) -> str:
     if comparison.summary.within_dense is not None:
         return (
             "The model in best/ is of the sparsest setting that loses at most "
-            f"{tolerance(comparison)} of {metric} against its dense run, or of the closest one if "
-            "none does"
+            f"{tolerance(comparison)} of {metric} against its {dense_name(comparison)}, or of the "
+            "closest one if none does"
         )
     ranked = f"Settings are ranked, and the model in best/ is chosen, by {metric}"
     if len(goals) == 1:
@@ -211,11 +215,13 @@ def _epochs_card(comparison: Comparison) -> dict[str, str]:
 
 
 def _dense_card(comparison: Comparison, dense: Mean) -> dict[str, str]:
+    name = dense_name(comparison)
+    elsewhere = "Trained elsewhere, measured here. " if comparison.is_brought else ""
     return {
-        "title": "Dense run",
+        "title": name[0].upper() + name[1:],
         "value": metric_value(comparison, dense),
-        "text": f"{metric_name(comparison.metric)}, {num_seeds(dense.num_seeds)}. Differences are "
-        "to the dense run that a setting started from, or else to this.",
+        "text": f"{metric_name(comparison.metric)}, {num_seeds(dense.num_seeds)}. {elsewhere}"
+        f"Differences are to the {name} that a setting started from, or else to this.",
     }
 
 

@@ -63,10 +63,12 @@ class Comparison:
     def from_table(cls, table: pa.Table) -> Comparison:
         """Compare the trials of a results table. Raises ``ValueError`` if it is not one of ours."""
         summary, statuses = read_metadata(table)
-        missing = (COLUMNS | {*summary.metrics}) - {*table.column_names}
+        missing = COLUMNS - {*table.column_names}
         if missing and table.num_rows:
             raise ValueError(f"the results table lacks the columns {', '.join(sorted(missing))}")
-        rows = map(_without_nan, table.to_pylist())
+        # A user's task may lack a metric that the study compares by: then it has no value.
+        lacking = dict.fromkeys({*summary.metrics} - {*table.column_names})
+        rows = [_without_nan(row) | lacking for row in table.to_pylist()]
         # The beginning of a dense run that was cut in two is no result of its own.
         whole = [row for row in rows if row["part_of"] is None]
         return cls(
@@ -185,7 +187,26 @@ class Comparison:
     def is_in_percent(self, column: str) -> bool:
         """Whether a metric or a goal is read in percent."""
         values = [row[column] for row in self.rows if row.get(column) is not None]
-        return reads_in_percent(column) and all(0 <= v <= 1 for v in values)
+        is_read_so = reads_in_percent(column, self.summary.lower_is_better)
+        return is_read_so and all(0 <= v <= 1 for v in values)
+
+    @cached_property
+    def is_brought(self) -> bool:
+        """Whether every dense network was trained elsewhere, and here only measured."""
+        dense = [row for row in self.rows if is_dense(row)]
+        return bool(dense) and all(row["epochs"] == 0 for row in dense)
+
+    @cached_property
+    def has_d1_alone(self) -> bool:
+        """Whether ALLR went by d1 alone: nothing says how long a brought network was trained."""
+        allr = (row for row in self.rows if row["cycle"] > 0 and row.get("schedule") == "allr")
+        return any(row.get("d1") is not None and row.get("d2") is None for row in allr)
+
+    @property
+    def measured(self) -> tuple[str, ...]:
+        """The metrics of the validation split that have values, of trials without a result too."""
+        names = dict.fromkeys(name for row in self.rows for name in row if is_measured(name))
+        return tuple(n for n in names if any(row.get(n) is not None for row in self.rows))
 
     @cached_property
     def best(self) -> Row | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 Row = Mapping[str, Any]
@@ -17,6 +17,7 @@ GOALS = {
     "flops_nonzero": "multiply-adds",
     "total_epochs": "epochs",
 }
+AS_SAID = {"iou": "IoU", "miou": "mIoU"}  # other words as the task writes them
 COUNTED = {"num_nonzero", "flops_nonzero", "total_epochs"}
 SAID = {
     "imp": {"retrain.schedule", "retrain.epochs", "prune.cycles", "prune.fraction_per_cycle"},
@@ -118,7 +119,7 @@ def counted(count: float, noun: str) -> str:
 
 def on_test(metric: str) -> str:
     """The metric's twin on the test split: val_loss has test_loss."""
-    return metric.replace("val_", "test_", 1)
+    return f"test_{metric.removeprefix('val_')}" if is_measured(metric) else metric
 
 
 def is_measured(metric: str) -> bool:
@@ -126,9 +127,10 @@ def is_measured(metric: str) -> bool:
     return metric.startswith("val_")
 
 
-def reads_in_percent(metric: str) -> bool:
-    """Whether people read it in percent, if it is a fraction."""
-    return metric == "sparsity" or (is_measured(metric) and "loss" not in metric)
+def reads_in_percent(metric: str, lower_is_better: Collection[str]) -> bool:
+    """Whether people read it in percent, if it is a fraction: an accuracy, and no error or loss."""
+    is_higher = metric.removeprefix("val_") not in lower_is_better
+    return metric == "sparsity" or (is_measured(metric) and is_higher)
 
 
 def superlative(metric: str, mode: str) -> str:
@@ -141,7 +143,10 @@ def metric_name(metric: str) -> str:
     """val_mean_iou is "validation mean IoU", num_nonzero is "non-zero parameters"."""
     if metric in GOALS:
         return GOALS[metric]
-    return metric.replace("val_", "validation_", 1).replace("_", " ").replace("iou", "IoU")
+    words = metric.split("_")  # val_ is its first word, or follows on pruned_
+    first = words.index("val") if "val" in words[:2] else None
+    said = ["validation" if n == first else AS_SAID.get(w, w) for n, w in enumerate(words)]
+    return " ".join(said)
 
 
 def _cases(row: Row, varied: Sequence[str]) -> list[str]:

@@ -70,6 +70,8 @@ class StudySummary:
     """Columns whose value was chosen for each setting by tries on seeds of their own."""
     tuning_epochs: int = 0
     """Epochs of these tries."""
+    lower_is_better: tuple[str, ...] = ("loss",)
+    """Metrics of the task, without ``val_``, of which less is better; of all others more is."""
     untuned: tuple[str, ...] = ()
     """Settings of which no try ended with a result, and which nothing is reported of."""
 

@@ -22,7 +22,7 @@ class StageProgress:
     epochs_done: int = 0
     metrics: Mapping[str, float] = field(default_factory=dict)
     """Of its last epoch: val_… and train_loss."""
-    images_per_second: float = 0.0
+    samples_per_second: float = 0.0
     error: str | None = None
     """Why it failed."""
 

@@ -33,7 +33,7 @@ class StageRecord:
     compression: float
     """num_parameters / num_nonzero."""
     flops: int
-    """Multiply-adds of one image, convolution and linear layers."""
+    """Multiply-adds of one sample, convolution and linear layers."""
     flops_nonzero: int
     theoretical_speedup: float
     """flops / flops_nonzero (Blalock et al. 2020): an upper bound, not a measured time."""
@@ -51,7 +51,7 @@ class StageRecord:
     """Statistics that all metrics were measured with: as trained, or recalibrated."""
     seconds: float = 0.0
     """Time in training steps."""
-    images_per_second: float = 0.0
+    samples_per_second: float = 0.0
     workers: int = 1
     """World size."""
     device: str = "cpu"

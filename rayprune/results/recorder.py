@@ -12,6 +12,7 @@ import pyarrow as pa
 import yaml
 
 from rayprune.config import ConfigError, Study
+from rayprune.config.goals import goals_of
 from rayprune.plan import EpochCount, count_epochs, method_name
 from rayprune.results.earlier import (
     Earlier,
@@ -38,7 +39,7 @@ from rayprune.trials import TrialPlan, num_proposed, num_settings, report_trials
 REST = 20.0
 
 _OTHERWISE = (
-    "{} of this study came from other workers, threads or devices, from other images, weights or "
+    "{} of this study came from other workers, threads or devices, from other data, weights or "
     "code, or from another version of rayprune. Their results stay in the storage, and are not "
     "mixed with new ones: they run again"
 )
@@ -247,11 +248,13 @@ class Recorder:
         return key in self._records
 
     def _summary(self, progress: StudyProgress | StudySummary) -> StudySummary:
+        goals = goals_of(self.study)
         return StudySummary(
             name=self.study.name,
-            metrics=self.study.search.metrics,
-            modes=self.study.search.modes,
-            within_dense=self.study.search.within_dense,
+            metrics=goals.metrics,
+            modes=goals.modes,
+            lower_is_better=goals.lower_is_better,
+            within_dense=goals.within_dense,
             searched=tuple(self.trials[0].values) if self.trials else (),
             executed_epochs=progress.executed_epochs,
             unique_epochs=self._epochs.unique,

@@ -67,7 +67,7 @@ def read_metadata(table: pa.Table) -> tuple[StudySummary, tuple[TrialStatus, ...
     try:
         raw = json.loads((table.schema.metadata or {})[TABLE_KEY])
         trials = raw.pop("trials")
-        names = ("searched", "metrics", "modes", "untuned", "tuned")
+        names = ("searched", "metrics", "modes", "lower_is_better", "untuned", "tuned")
         lists = {name: tuple(raw[name]) for name in names}
         summary = StudySummary(**{**raw, **lists})
         statuses = tuple(_status(**trial) for trial in trials)

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from rayprune.config import Study
+from rayprune.config.goals import goals_of
 from rayprune.plan import sparsify_goal
 from rayprune.results.record import StageRecord
 from rayprune.results.setting import is_as_sparse
@@ -48,7 +49,8 @@ def choose(
 def _measured(
     study: Study, trials: Sequence[TrialPlan], last: Mapping[str, StageRecord]
 ) -> _Try | None:
-    (metric, *_), (mode, *_) = study.search.metrics, study.search.modes
+    goals = goals_of(study)
+    metric, mode = goals.metrics[0], goals.modes[0]
     records = [last[trial.name] for trial in trials if trial.name in last]
     values = [record.measured.get(metric) for record in records]
     known = [value for value in values if value is not None and value == value]

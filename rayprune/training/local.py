@@ -65,7 +65,7 @@ class _Journal:
     def epoch_done(self, report: EpochReport, trial: str) -> None:
         key, done = report.stage.key, report.epochs_done
         self._executed_epochs += 1
-        state = StageProgress("running", done, report.metrics, report.images_per_second)
+        state = StageProgress("running", done, report.metrics, report.samples_per_second)
         self._tell({key: state}, {key: trial})
 
     def trial_done(self, trial: TrialPlan) -> None:

@@ -46,7 +46,7 @@ def stage_record(
         emptied_layers=tuple(emptied_layers(masks)),
         batch_norm="recalibrated" if recalibrated else "as trained",
         seconds=state.seconds,
-        images_per_second=num_samples / state.seconds if state.seconds else 0.0,
+        samples_per_second=num_samples / state.seconds if state.seconds else 0.0,
         workers=setup.worker.world_size,
         device=setup.worker.device_name,
         preprocessing=setup.dataset.preprocessing,

@@ -55,7 +55,7 @@ class EpochReport:
     history: Sequence[Mapping[str, float]]
     """Metrics of each epoch of this stage so far, those before an interruption included; empty for
     an epoch of which they are not known."""
-    images_per_second: float
+    samples_per_second: float
 
     @property
     def epochs_done(self) -> int:

@@ -18,6 +18,7 @@ from made_records import record
 from rich.console import Console
 
 from rayprune.config import Scaling, Study
+from rayprune.config.goals import goals_of
 from rayprune.console.progress import ProgressView
 from rayprune.distributed import actor as module
 from rayprune.distributed.actor import MAX_WAITING, LedgerActor
@@ -197,6 +198,7 @@ def test_a_trial_of_tune(a_ray, num_trials, tmp_path, monkeypatch):
         storage=storage,
         folder=recorder.folder,
         study=study.name,
+        goals=goals_of(study),
         token="token",
         has_dashboard=False,
         ray_folder=str(tmp_path / "ray"),

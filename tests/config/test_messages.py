@@ -116,7 +116,19 @@ def comparing(reference):
         ),
         ({"scheduler": {"name": "asha", "unit": "hours"}}, ".scheduler.unit: "),
         (searching(scheduler="hyperband"), "scheduler: {name: hyperband, max_t: …}"),
-        ({"metric": "val_acuracy"}, ".metric: no metric 'val_acuracy'. Did you mean val_accuracy?"),
+        (
+            {"metric": "val_acuracy"},
+            ".metric: val_acuracy is not measured by task classification, which has loss, "
+            "accuracy. Write search.metric: val_accuracy",
+        ),
+        (
+            {"metric": ["val_f1", "sparsity"]},
+            "has loss, accuracy. Write search.metric: [val_accuracy, sparsity]",
+        ),
+        ({"metric": "accuracy"}, ".metric: no metric 'accuracy'. Did you mean val_accuracy?"),
+        ({"metric": "val_"}, ".metric: no metric 'val_'. "),
+        ({"metric": "sparsty"}, ".metric: no metric 'sparsty'. Did you mean sparsity?"),
+        ({"metric": "test_loss"}, "the test split chooses nothing, got test_loss. Write val_loss"),
         ({"metric": []}, ".metric: is an empty list"),
         ({"metric": ["val_loss", "val_loss"]}, ".metric: val_loss twice"),
         ({"metric": 3}, ".metric: no metric '3'"),

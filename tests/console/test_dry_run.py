@@ -3,6 +3,7 @@
 import io
 import re
 
+import pytest
 from rich.console import Console
 
 from rayprune.config import Study
@@ -52,6 +53,39 @@ def test_a_study_that_tunes_shows_its_tries_and_what_follows():
         "then the best try of each of 2 settings, by val_accuracy on the seeds of tuning, runs on "
         "the seeds 0, 1, 2: 6 trials of 9 to 11 epochs"
     )
+
+
+BROUGHT = {"model": {"name": "small_cnn", "weights": "net.pt"}, "prune": {"sparsity": 0.9}}
+D1_ALONE = "ALLR goes by d1 alone: dense.trained_epochs is not given"
+
+
+def brought(schedules=("ft", "allr"), **dense):
+    experiment = BROUGHT | {"dense": {"epochs": 0, "smallest_lr": 0.001, **dense}}
+    return experiment, {"space": {"retrain.schedule": {"grid": list(schedules)}}}
+
+
+def test_a_network_that_was_brought_is_taken_as_it_is_and_costs_no_epoch():
+    experiment, search = brought(trained_epochs=12)
+    lines = shown(experiment=experiment, search=search)
+    assert lines[1:3] == [
+        "0 ft dense as it is → 90.0% ft 2",
+        "1 allr (dense as it is) → 90.0% allr 2",
+    ]
+    assert lines[-1] == "4 epochs to run of 4 unique ones; separate runs would take 4"
+
+
+@pytest.mark.parametrize("schedules", [["ft", "allr"], ["ft"]])
+@pytest.mark.parametrize("trained_epochs", [None, 12])
+def test_what_allr_has_to_do_without_is_said_once(schedules, trained_epochs):
+    experiment, search = brought(schedules, trained_epochs=trained_epochs)
+    lines = shown(experiment=experiment, search=search)
+    assert lines.count(D1_ALONE) == (trained_epochs is None and "allr" in schedules)
+    space = {"retrain.schedule": {"choice": schedules}, "optim.lr": {"uniform": [0.1, 0.2]}}
+    search = {"algorithm": "optuna", "num_samples": 20, "space": space}
+    study = Study.model_validate(
+        {"storage": "/nowhere", "experiment": experiment, "search": search}
+    )
+    assert said_of(study).count(D1_ALONE) == (trained_epochs is None and "allr" in schedules)
 
 
 def searched(tmp_path=None, **search):

@@ -180,3 +180,23 @@ def test_stages_of_a_dense_run_in_parts_have_their_own_names():
     fields = {"prune": {"rewind": {"epoch": 3}, "sparsity": 0.9}}
     names = [stage.title for stage in make_plan(Experiment.model_validate(fields))]
     assert names == ["dense to epoch 3", "dense", "cycle 1, 90.0% sparse"]
+
+
+def test_a_network_that_is_only_measured_has_no_epochs_to_count():
+    experiment = {
+        "model": {"name": "small_cnn", "weights": "net.pt"},
+        "dense": {"epochs": 0, "trained_epochs": 12},
+        "retrain": {"epochs": 3},
+    }
+    space = {"prune.sparsity": {"grid": [0.8, 0.9, 0.95]}}
+    study = Study.model_validate({"experiment": experiment, "search": {"space": space}})
+
+    def all_progress(trials):
+        dense = trials[0].plan[0].key
+        yield StudyProgress({dense: StageProgress("running")})
+        known = {dense: StageProgress("done", 0, {"val_accuracy": 0.9})}
+        yield StudyProgress(known)
+
+    terminal = shown(all_progress, terminal=True, study=study)
+    assert "0 of 3 trials · epochs: 0 of 9 done" in terminal
+    assert "0/0" not in terminal and "0/3" in terminal

@@ -59,7 +59,8 @@ def test_answer_epochs_and_failures_follow_the_table() -> None:
     assert lines[13:] == [
         "trial 12 failed: [bold]no such file",
         "ALLR with 3 epochs keeps 95 % sparsity at -0.3 points of validation accuracy "
-        "(dense 89.1 %, one seed), 12.8x fewer multiply-adds in theory.",
+        "(dense 89.1 %, one seed), 12.8x fewer multiply-adds in theory; fine-tuning at the last "
+        "rate would have lost 1.1 points more (one seed).",
         "36 epochs run, each of 36 unique ones once; separate runs would have cost 168 (4.7x)",
     ]
 
@@ -93,6 +94,19 @@ def test_a_name_with_line_ends_or_markup_is_one_line() -> None:
     trials = [made.imp(str(n), {"recipe": f"[red]two\nlines {n}"}, epochs=n + 1) for n in range(2)]
     lines = printed(made.table_of(trials, ["recipe"]))
     assert {line[:16] for line in lines[1:3]} == {"[red]two lines 0", "[red]two lines 1"}
+
+
+def test_a_network_that_was_brought_costs_retraining_alone() -> None:
+    lines = printed(made.brought())
+    costs = {line.split()[2]: line.split()[6] for line in lines[1:9]}
+    assert costs == {"1": "1", "3": "3"}, "epochs in the name, and in all"
+    assert lines[-1] == "16 epochs run"
+
+
+def test_what_allr_does_without_is_said_at_the_end() -> None:
+    said = "ALLR goes by d1 alone: dense.trained_epochs is not given"
+    assert printed(made.brought(None))[-1] == said
+    assert said not in printed(made.brought())
 
 
 def test_nothing_finished() -> None:

@@ -60,7 +60,7 @@ class MadeStudy:
 
     def searched(self, searcher, limit=lambda: 100):
         known = known_points(self.known)
-        return Searched(searcher, self.study.search, known, self.propose, limit)
+        return Searched(searcher, self.study, known, self.propose, limit)
 
 
 def drained(searched, limit=20):

@@ -2,13 +2,16 @@
 
 import os
 import signal
+from types import SimpleNamespace
 
 import pytest
 import ray
 import torch
+from asked import Asked
 from torch.utils.data import DataLoader, Dataset
 
 from rayprune.config import Experiment
+from rayprune.config.goals import Goals
 from rayprune.distributed import serve
 from rayprune.distributed.ledger import Run
 from rayprune.plan import make_plan
@@ -73,6 +76,49 @@ def test_a_snapshot_for_which_the_object_store_has_no_room_is_left_to_the_storag
 
     monkeypatch.setattr(ray, "put", put)
     assert serve._put(b"weights") is None
+
+
+# ---- goals that a task does not measure, as a user's may ----
+
+
+@pytest.mark.parametrize(
+    ("metric", "mistakes"),
+    [
+        ("val_rmse", []),
+        (
+            "val_f1",
+            [
+                "search.metric: val_f1 is not measured by task nets:task, which has loss, rmse. "
+                "Write search.metric: val_rmse"
+            ],
+        ),
+    ],
+)
+def test_a_goal_that_is_not_measured_fails_a_stage_at_its_first_epoch(
+    monkeypatch, metric, mistakes
+):
+    stage = make_plan(Experiment())[0]
+    answers = {"epoch_done": True, "mistake": True}
+    told = Asked(SimpleNamespace(**{w: lambda *_, a=a: a for w, a in answers.items()}))
+    goals = Goals(
+        metrics=(metric,),
+        modes=("max",),
+        within_dense=None,
+        lower_is_better=("loss",),
+        task="task nets:task",
+    )
+    place = SimpleNamespace(ledger=told, storage="", folder="", goals=goals)
+
+    def run_stage(*arguments, on_epoch, **options):
+        for epochs in (1, 2):
+            on_epoch(EpochReport(stage, [{"val_loss": 0.1, "val_rmse": 0.3}] * epochs, 1.0))
+
+    monkeypatch.setattr(ray, "get", lambda answer: answer)
+    monkeypatch.setattr(serve, "run_stage", run_stage)
+    run = Run(Experiment(), stage, "0")
+    serve._attempt(run, None, Worker(0, 1), "incarnation", place, lambda report: None)
+    assert [word[-1] for word in told.words if word[0] == "mistake"] == mistakes
+    assert sum(word[0] == "epoch_done" for word in told.words) == (0 if mistakes else 2)
 
 
 # ---- what Ray Train hears ----

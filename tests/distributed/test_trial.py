@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import ray
 from asked import Asked
-from made_trials import METRIC, TRIAL, search_of
+from made_trials import METRIC, TRIAL, goals_with
 from ray import tune
 
 from rayprune.distributed.actor import News
@@ -95,7 +95,7 @@ def reported(monkeypatch):
 
 
 def run(study, **search):
-    run_trial({"trial": "a"}, ledger=Asked(study), search=search_of(**search), replays={})
+    run_trial({"trial": "a"}, ledger=Asked(study), goals=goals_with(**search), replays={})
 
 
 def heard(reported):
@@ -220,7 +220,7 @@ def test_what_was_stopped_before_is_reported_as_it_was_and_wants_nothing(reporte
     told = [{RETRAIN_EPOCHS: 1, METRIC: 0.5}, {RETRAIN_EPOCHS: 2, METRIC: 0.4}]
     study = Study()
     asked = Asked(study)
-    run_trial({"trial": "a"}, ledger=asked, search=search_of(), replays={"a": told, "b": []})
+    run_trial({"trial": "a"}, ledger=asked, goals=goals_with(), replays={"a": told, "b": []})
     assert reported == [{**result, IS_FINAL: False} for result in told] and asked.words == []
     assert all(IS_FINAL not in result for result in told), "what is handed on is not changed"
 
@@ -262,6 +262,6 @@ def test_without_the_question_there_is_no_goal(reported):
 
 def test_without_the_metric_of_the_dense_run_there_is_no_goal(reported):
     study = Study()
-    study.found = {stage.key: [{"val_loss": 0.1}] * stage.epochs for stage in TRIAL.plan}
+    study.found = {TRIAL.plan[0].key: [{}] * TRIAL.plan[0].epochs}
     run(study, within_dense=0.01)
     assert goals(reported) == [None] * len(EPOCHS)

@@ -45,7 +45,7 @@ LONG_S = 5.0  # after which what still runs is worth a line
 STOP_S = 10.0  # within which an interrupted command has ended
 INTERRUPTS = 5  # of one study
 NODES_EVERY = 5  # each fifth run is on several nodes
-VARY = ("seconds", "images_per_second")  # what no two runs have in common
+VARY = ("seconds", "samples_per_second")  # what no two runs have in common
 DIVERSE = ("executed", *VARY)  # which trial ran a stage depends on who was first
 
 # What is killed -> how the command lines of its processes begin.

@@ -21,7 +21,7 @@ from rayprune.snapshot import decode
 from rayprune.trials import make_trials
 
 STUDY_S = 600  # far above what it takes: for machines that are busy
-NOT_RESULTS = ("seconds", "images_per_second", "executed")  # columns that no two runs share
+NOT_RESULTS = ("seconds", "samples_per_second", "executed")  # columns that no two runs share
 TWO_RANKS = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "--")
 
 

@@ -97,7 +97,7 @@ def test_progress_is_told_to_the_end(way, ran):
 @pytest.mark.parametrize("way", ["fresh", CONNECTED])
 def test_all_ways_leave_equal_tables(way, ran):
     both = [ran(way), ran("local")]
-    own = {"seconds", "images_per_second", "executed"}  # times, and who of two trials came first
+    own = {"seconds", "samples_per_second", "executed"}  # times, and who of two trials came first
     tables = [results.table for _, results in both]
     columns = [name for name in tables[0].column_names if name not in own]
     assert all(table.select(columns).equals(tables[0].select(columns)) for table in tables)

@@ -30,6 +30,15 @@ STUDIES = {
         ["cost", "differences", "sparsity", "retraining", "peaks"],
     ),
     "cycles": (made.cycles, ["cost", "differences", "sparsity", "retraining", "peaks"]),
+    "brought": (made.brought, ["cost", "sparsity", "retraining", "peaks"]),
+    "brought, of an unknown past": (
+        lambda: made.brought(None),
+        ["cost", "sparsity", "retraining", "peaks"],
+    ),
+    "own task": (
+        lambda: made.of_own_task(metrics=("val_rmse",), modes=("min",)),
+        ["settings", "differences", "sparsity", "retraining", "peaks"],
+    ),
     "one trial": (made.one_trial, ["retraining"]),
     "one trial, three cycles": (lambda: made.one_trial(3), ["sparsity", "retraining", "peaks"]),
     "random": (lambda: made.random_search(80), ["cost", "sparsity", "retraining", "peaks"]),
@@ -44,6 +53,35 @@ STUDIES = {
     ),
     "nothing": (lambda: made.table_of([made.ended("0", "failed", "boom")], []), []),
 }
+
+
+def test_costs_of_a_network_that_was_brought_are_of_retraining() -> None:
+    cost = plots_of(made.brought())["cost"]
+    assert "epochs of retraining" in str(cost.spec()) and "dense run included" not in str(
+        cost.spec()
+    )
+
+
+@pytest.mark.parametrize(
+    ("table", "way"),
+    [
+        (lambda: made.schedules_grid(), "Up and to the left"),
+        (
+            lambda: made.schedules_grid(metrics=("val_loss",), modes=("min",)),
+            "Down and to the left",
+        ),
+    ],
+)
+def test_where_better_settings_lie_is_said(table: Any, way: str) -> None:
+    assert way in plots_of(table())["cost"].caption
+
+
+def test_peaks_say_what_they_come_from() -> None:
+    known, unknown = (plots_of(made.brought(epochs))["peaks"] for epochs in (12, None))
+    assert "d2 is the cycle's share of the epochs that the network was trained for" in known.caption
+    assert "d = min(1, d1)" in unknown.caption and "d2" not in unknown.caption
+    told = [{record["of"] for record in records} for records in data_of(unknown)]
+    assert told == [{"d", "d1"}]
 
 
 def plots_of(table: pa.Table) -> dict[str, Plot]:

@@ -6,8 +6,10 @@ import made_studies as made
 import pytest
 
 from rayprune.report.numbers import (
+    amount,
     change,
     change_name,
+    dense_name,
     duration,
     goal_value,
     metric_value,
@@ -126,3 +128,21 @@ def test_a_tolerated_loss_is_in_points_or_in_the_metrics_own_unit() -> None:
         "one point", "one point", "0.5 points", "2 points",
     ]  # fmt: skip
     assert [said(w, **loss) for w in (None, 0.02)] == ["1 %", "0.02"]
+
+
+@pytest.mark.parametrize(
+    ("value", "digits", "points", "loss"),
+    [
+        (0.0224, None, "2.2", "0.0224"),
+        (0.0003, None, "0.03", "0.0003"),
+        (0.0224, 3, "2.240", "0.0224"),
+    ],
+)
+def test_amounts_have_no_sign(value: float, digits: int | None, points: str, loss: str) -> None:
+    assert amount(ACCURACY, value, digits) == points
+    assert amount(LOSS, value, digits) == loss
+
+
+def test_what_was_trained_elsewhere_is_no_run() -> None:
+    assert dense_name(ACCURACY) == "dense run"
+    assert dense_name(Comparison.from_table(made.brought())) == "dense network"

@@ -44,6 +44,22 @@ def test_report_writes_the_page_and_its_charts(tmp_path: Path) -> None:
     assert "vegaEmbed" in page
 
 
+D1_ALONE = "ALLR goes by d1 alone: dense.trained_epochs is not given"
+
+
+def test_a_network_that_was_brought_is_no_run() -> None:
+    text = words(page_of(made.brought()))
+    assert "Dense network" in text and "Trained elsewhere, measured here." in text
+    assert "Dense run" not in text and "to the dense network that a setting started from" in text
+    assert "Dense run" in words(page_of(made.schedules_grid()))
+
+
+def test_what_allr_does_without_is_noted() -> None:
+    assert D1_ALONE in words(page_of(made.brought(None)))
+    for table in (made.brought(12), made.schedules_grid()):
+        assert D1_ALONE not in words(page_of(table))
+
+
 def test_page_fetches_nothing(tmp_path: Path) -> None:
     page = Path(write(tmp_path, made.one_trial())).read_text()
     assert "default-src 'none'" in page

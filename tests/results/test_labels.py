@@ -18,6 +18,7 @@ from rayprune.results.labels import (
     name_of,
     on_test,
     phrase,
+    reads_in_percent,
     said,
 )
 
@@ -123,6 +124,10 @@ def test_equal_labels_are_told_apart_by_the_trial() -> None:
         ("val_mean_iou", "validation mean IoU"),
         ("num_nonzero", "non-zero parameters"),
         ("sparsity", "sparsity"),
+        ("pruned_val_f1", "pruned validation f1"),
+        ("test_interval_score", "test interval score"),
+        ("val_val_loss", "validation val loss"),
+        ("val_precious", "validation precious"),
     ],
 )
 def test_metrics_have_names(metric: str, name: str) -> None:
@@ -131,6 +136,16 @@ def test_metrics_have_names(metric: str, name: str) -> None:
 
 def test_every_metric_has_a_twin_on_the_test_split() -> None:
     assert on_test("val_mean_iou") == "test_mean_iou"
+    assert on_test("val_val_x") == "test_val_x"
+    assert on_test("num_nonzero") == "num_nonzero", "what is counted is of no split"
+
+
+@pytest.mark.parametrize("metric", ["val_rmse", "val_perplexity", "val_loss"])
+def test_of_what_less_is_better_is_no_percentage(metric: str) -> None:
+    lower = ("loss", "rmse", "perplexity")
+    assert not reads_in_percent(metric, lower)
+    assert reads_in_percent(metric, ()), "who says nothing means an accuracy"
+    assert reads_in_percent("sparsity", lower) and not reads_in_percent("num_nonzero", lower)
 
 
 def test_numbers_of_things_are_whole_and_in_the_plural() -> None:

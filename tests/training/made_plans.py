@@ -12,7 +12,7 @@ from rayprune.training.run import run_plan
 from rayprune.training.worker import Worker
 
 WORKER = Worker()
-TIMES = {"seconds", "images_per_second"}  # what may differ between equal runs
+TIMES = {"seconds", "samples_per_second"}  # what may differ between equal runs
 
 
 class KilledError(Exception):

@@ -105,7 +105,7 @@ def test_it_goes_on_as_if_it_had_been_trained_here(small, trained, tmp_path):
     here, _ = run(convolutional(small, dense={"epochs": 2}), tmp_path / "here")
     assert all(torch.equal(w, here.weights[name]) for name, w in there.weights.items())
     records = [snapshot.records[-1] for snapshot in (there, here)]
-    same = {"key": "", "weights_from": "", "masks_from": "", "seconds": 0, "images_per_second": 0}
+    same = {"key": "", "weights_from": "", "masks_from": "", "seconds": 0, "samples_per_second": 0}
     assert replace(records[0], **same) == replace(records[1], **same)
 
 

@@ -7,7 +7,7 @@ import torch
 from made_plans import WORKER, convolutional, kept, run, small_net
 from torch import nn
 
-from rayprune.plan import make_plan
+from rayprune.plan import Inputs, make_plan
 from rayprune.results.stages import read_manifest
 from rayprune.training.ema import decay_at, start_average
 from rayprune.training.evaluate import evaluate, recalibrate_batch_norm_
@@ -145,7 +145,7 @@ def test_what_is_measured_is_what_is_shipped(recalibrate, small, tmp_path):
         assert recalibrate or end["val_loss"] == record.metrics["val_loss"]
         if recalibrate:
             before = copied(model)
-            recalibrate_batch_norm_(model, dataset.train, 60, WORKER)
+            recalibrate_batch_norm_(model, dataset.train, TASKS["classification"], 60, WORKER)
             assert_same(copied(model), before)
 
 
@@ -165,6 +165,27 @@ def test_training_goes_on_with_the_live_weights(small, tmp_path):
     ends = [weights[name, 2] for name in ("plain", "averaged")]
     assert not torch.equal(ends[0].weights["0.weight"], ends[1].weights["0.weight"])
     assert all(not end.training_state for end in ends)
+
+
+def test_a_cycle_without_epochs_is_the_same_with_an_average_and_without(small, tmp_path):
+    """Also where its batch-norm statistics are estimated anew: the average begins with those."""
+    ends, inputs = [], {}
+    for optim in (AVERAGED, OPTIM):
+        wanted = with_cycle(small, optim, retrain={"epochs": 0}, recalibrate_batch_norm=True)
+        dense, cycle = make_plan(wanted)
+        if not inputs:
+            run(wanted, tmp_path)
+            inputs = {dense.key: kept(tmp_path, dense.key)}
+        again = replace(cycle, inputs=make_inputs(inputs), key=f"again {len(ends)}")
+        ends.append(run_stage(wanted, again, inputs, WORKER, str(tmp_path))[0])
+    assert_same(*(dict(end.weights) for end in ends))
+    (before,) = inputs.values()
+    assert not torch.equal(ends[0].weights["4.running_mean"], before.weights["4.running_mean"])
+
+
+def make_inputs(snapshots):
+    (key,) = snapshots
+    return Inputs(weights=key, masks=key)
 
 
 def test_a_cycle_starts_its_average_from_the_averaged_dense_run_as_it_was_pruned(small, tmp_path):

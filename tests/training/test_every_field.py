@@ -17,11 +17,14 @@ from rayprune.plan import make_plan
 from rayprune.sparsifiers import METHODS
 from rayprune.training import run as running
 from rayprune.training.run import run_stage
+from rayprune.training.task import TASKS
 
 OTHERS: dict[str, list[Any]] = {
     "model.name": ["lenet_5"],
     "model.target": [f"{__name__}:other_net"],
     "model.kwargs": [{"width": 6}],
+    "model.weights_key": ["ema"],
+    "model.new_head": [True],
     "model.weights": [],  # a file's name does not count, its bytes are a condition of the plan
     "data.name": ["fashion_mini"],
     "data.root": ["/elsewhere"],
@@ -37,17 +40,29 @@ OTHERS: dict[str, list[Any]] = {
     "data.streaming": ["always", "never"],
     "data.loader_workers": [0, 1],
     "data.on_bad": ["skip"],
-    "task": ["segmentation"],
+    "data.channels": [1],  # 3 would change the network
+    "data.normalize": ["none", {"mean": [0.3], "std": [0.3]}],
+    "data.eval_crop": [0.5],
+    "data.interpolation": ["bicubic"],
+    "task": ["segmentation", {"target": f"{__name__}:own_task"}],
+    "label_smoothing": [0.1],
     "batch_size": [10],
+    "optim.name": ["adam", "adamw"],
     "optim.lr": [0.02],
     "optim.momentum": [0.5, 0.0],
     "optim.weight_decay": [0.0, 0.01],
     "optim.decay": ["weights"],
+    "optim.betas": [[0.8, 0.99]],
+    "optim.eps": [1e-3],
+    "optim.clip_norm": [0.1],
+    "optim.ema_decay": [0.5],
     "dense.epochs": [3],
     "dense.schedule": ["linear", "constant"],
     "dense.warmup": [0.5],
     "dense.milestones": [[0.3]],
     "dense.factor": [0.5],
+    "dense.trained_epochs": [7],
+    "dense.smallest_lr": [0.002],
     "dense.sparsify": [{"method": "gmp"}, {"method": "str"}],
     "prune.sparsity": [0.5],
     "prune.cycles": [0, 1, 2],
@@ -55,6 +70,7 @@ OTHERS: dict[str, list[Any]] = {
     "prune.allocation": ["uniform", "erk"],
     "prune.pattern": ["filter", "2:4"],
     "prune.ignore": [["0.weight"]],
+    "prune.include": [["0.weight"]],
     "prune.rewind": [{"epoch": 0}, {"epoch": 1}],
     "retrain.epochs": [0, 2],
     "retrain.schedule": ["llr", "slr", "ft"],
@@ -77,6 +93,7 @@ BASES: dict[str, dict[str, Any]] = {
     "2:4": {"prune": {"pattern": "2:4", "sparsity": 0.5, "ignore": ["0.weight"]}},
     "rewound": {"prune": {"rewind": {"epoch": 1}}, "retrain": {}},
     "budget": {"budget": {"epochs": 4, "dense_epochs": 2}, "dense": {}, "retrain": {}},
+    "adamw": {"optim": {"name": "adamw", "lr": 0.01, "ema_decay": 0.8, "clip_norm": 1.0}},
     "linear dense run": {"dense": {"epochs": 2, "schedule": "linear", "warmup": 0.4}},
     **{
         schedule: {"retrain": {"epochs": 1, "schedule": schedule, "lr": 0.03, "warmup": 0.4}}
@@ -87,7 +104,28 @@ BASES: dict[str, dict[str, Any]] = {
         "retrain": {"epochs": 1, "schedule": "stepped", "lr": 0.03},
     },
     **{name: {"retrain": {"epochs": 1, "schedule": name}} for name in ("ft", "lrw", "slr", "clr")},
+    **{
+        f"brought, {schedule}": {
+            "dense": {"epochs": 0, "schedule": "stepped", "trained_epochs": 6, "smallest_lr": 1e-3},
+            "retrain": {"epochs": 1, "schedule": schedule},
+        }
+        for schedule in ("ft", "slr", "clr", "allr")
+    },
+    "brought, not retrained": {"dense": {"epochs": 0}, "retrain": {"epochs": 0}},
+    "resized": {"data.resize": 28},
 }
+
+SECTIONS = {  # whose fields are changed; those of all other bases say how to train and prune
+    "allr": ("",),
+    "adamw": ("optim.", "label_smoothing", "recalibrate"),
+    "resized": ("data.",),
+    "brought, allr": ("dense.", "model.", "optim.", "prune.", "retrain.", "label_smoothing"),
+    "brought, not retrained": ("dense.", "optim.", "retrain.", "label_smoothing"),
+}
+
+
+def own_task():
+    return TASKS["classification"]
 
 
 def normed_net(num_classes: int, in_channels: int, width: int = 4) -> torch.nn.Module:
@@ -128,7 +166,7 @@ def leaves(model: type[BaseModel], path: str = "") -> list[str]:
     found = []
     for name, field in model.model_fields.items():
         inner = [t for t in (field.annotation, *get_args(field.annotation)) if is_model(t)]
-        whole = name in ("budget", "rewind", "sparsify") or not inner
+        whole = name in ("budget", "rewind", "sparsify", "task", "normalize") or not inner
         found += [path + name] if whole else leaves(inner[0], f"{path}{name}.")
     return found
 
@@ -199,9 +237,21 @@ def test_every_field_is_named():
 
 @pytest.mark.parametrize("name", BASES)
 def test_a_field_that_changes_a_result_changes_its_key(name, base, tmp_path):
-    sections = () if name == "allr" else ("dense.", "prune.", "retrain.", "allr.", "budget")
-    others = {p: v for p, v in OTHERS.items() if not sections or p.startswith(sections)}
-    assert check_law({**base, **BASES[name]}, tmp_path, others) > 3
+    sections = SECTIONS.get(name, ("dense.", "prune.", "retrain.", "allr.", "budget"))
+    others = {path: values for path, values in OTHERS.items() if path.startswith(sections)}
+    fields = {**base, **BASES[name]}
+    if "data.resize" in fields:
+        fields["data"] = {**base["data"], "resize": fields.pop("data.resize")}
+    if name.startswith("brought"):
+        file = tmp_path / "trained.pt"
+        torch.manual_seed(0)
+        trained, averaged = normed_net(10, 1).state_dict(), normed_net(10, 1).state_dict()
+        torch.save(
+            trained if name != "brought, allr" else {"model": trained, "ema": averaged}, file
+        )
+        key = {"weights_key": "model"} if name == "brought, allr" else {}
+        fields["model"] = {**base["model"], "weights": str(file), **key}
+    assert check_law(fields, tmp_path, others) > 1
 
 
 @pytest.mark.parametrize("method", METHODS)

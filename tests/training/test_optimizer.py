@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.multiprocessing as multiprocessing
 import torch.nn.functional as F
-from made_plans import assert_equal, convolutional, run, run_until_killed
+from made_plans import assert_equal, convolutional, kept, run, run_until_killed
 from torch import distributed, nn
 
 from rayprune.config.optim import Optim
@@ -32,10 +32,14 @@ OPTIMS = {
 }
 
 
-def plain_loop(wanted):
-    """The dense run of an experiment with a constant learning rate, written with torch alone."""
-    dataset, optim = load_dataset(wanted.data, wanted.seed), wanted.optim
-    model = make_model(wanted, dataset).to(memory_format=torch.channels_last).train()
+def plain_loop(wanted, start=None, masks=None, *, cycle=0):
+    """Two epochs with a constant learning rate, written with torch alone."""
+    dataset, optim, masks = load_dataset(wanted.data, wanted.seed), wanted.optim, masks or {}
+    model = make_model(wanted, dataset)
+    if start is not None:
+        model.load_state_dict(start)
+    model.to(memory_format=torch.channels_last).train()
+    mask_(model, masks)
     decayed = [p for p in model.parameters() if optim.decay == "all" or p.ndim > 1]
     spared = [p for p in model.parameters() if optim.decay == "weights" and p.ndim == 1]
     groups = [{"params": decayed}, {"params": spared, "weight_decay": 0.0}]
@@ -49,8 +53,8 @@ def plain_loop(wanted):
     average = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     batch = wanted.batch_size
     steps, step = len(dataset.train) // batch, 0
-    for epoch in range(wanted.dense.epochs):
-        where = {"seed": wanted.seed, "cycle": 0, "epoch": epoch}
+    for epoch in range(2):
+        where = {"seed": wanted.seed, "cycle": cycle, "epoch": epoch}
         order = epoch_order(len(dataset.train), batch, **where).unbind()
         randoms = epoch_randoms(steps, batch, NUM_RANDOMS, **where).unbind()
         for images, labels in dataset.train.batches(
@@ -59,9 +63,12 @@ def plain_loop(wanted):
             scores = model(images.to(memory_format=torch.channels_last))
             optimizer.zero_grad()
             F.cross_entropy(scores, labels, label_smoothing=wanted.label_smoothing).backward()
+            for name, mask in masks.items() if optim.clip_norm else ():
+                model.get_parameter(name).grad[~mask] = 0
             if optim.clip_norm is not None:
                 nn.utils.clip_grad_norm_(model.parameters(), optim.clip_norm)
             optimizer.step()
+            mask_(model, masks)
             decay = min(optim.ema_decay or 0.0, (1 + step) / (10 + step))
             for name, tensor in model.state_dict().items():
                 if tensor.is_floating_point():
@@ -70,6 +77,12 @@ def plain_loop(wanted):
                     average[name].copy_(tensor)
             step += 1
     return model.state_dict() if optim.ema_decay is None else average
+
+
+@torch.no_grad()
+def mask_(model, masks):
+    for name, mask in masks.items():
+        model.get_parameter(name)[~mask] = 0
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
@@ -82,6 +95,17 @@ def test_a_dense_run_is_torchs_own_loop_bit_for_bit(optim, smoothing, small, tmp
     snapshot, _ = run(wanted, tmp_path)
     by_hand = plain_loop(wanted)
     assert list(snapshot.weights) == list(by_hand)
+    assert not [n for n, w in by_hand.items() if not torch.equal(w, snapshot.weights[n])]
+
+
+@pytest.mark.parametrize("optim", OPTIMS.values(), ids=OPTIMS)
+def test_a_cycle_is_torchs_own_loop_with_masks_after_each_step(optim, small, tmp_path):
+    """It begins with a fresh optimiser and average, at step 0."""
+    retrain = {"epochs": 2, "schedule": "constant", "lr": optim["lr"]}
+    wanted = convolutional(small, optim=optim, dense={"epochs": 1}, retrain=retrain)
+    snapshot, _ = run(wanted, tmp_path)
+    start = kept(tmp_path, make_plan(wanted)[0].key).weights
+    by_hand = plain_loop(wanted, start, snapshot.masks, cycle=1)
     assert not [n for n, w in by_hand.items() if not torch.equal(w, snapshot.weights[n])]
 
 

@@ -78,12 +78,12 @@ def test_metrics_are_of_the_pruned_and_the_retrained_network(finished):
 def test_times_are_of_the_training_steps(finished):
     for record, epochs in zip(finished[2].records, (3, 2, 2), strict=True):
         assert record.seconds > 0
-        assert record.images_per_second == pytest.approx(epochs * 540 / record.seconds)
+        assert record.samples_per_second == pytest.approx(epochs * 540 / record.seconds)
 
 
 def test_a_stage_without_training_takes_no_time(small, tmp_path):
     record = run(experiment(small, retrain={"epochs": 0}), tmp_path)[0].records[-1]
-    assert (record.seconds, record.images_per_second, record.epochs) == (0, 0, 0)
+    assert (record.seconds, record.samples_per_second, record.epochs) == (0, 0, 0)
 
 
 def test_layers_that_lost_all_their_weights_are_named(small, tmp_path):

@@ -130,8 +130,8 @@ def test_times_add_up_over_the_parts(small, tmp_path):
     beginning = kept(tmp_path, plan[0].key).records[-1]
     (whole,) = snapshot.records
     assert 0 < beginning.seconds < whole.seconds
-    assert whole.images_per_second * whole.seconds == pytest.approx(EPOCHS * 540)
-    assert beginning.images_per_second * beginning.seconds == pytest.approx(2 * 540)
+    assert whole.samples_per_second * whole.seconds == pytest.approx(EPOCHS * 540)
+    assert beginning.samples_per_second * beginning.seconds == pytest.approx(2 * 540)
 
 
 def test_a_part_says_what_it_is_the_beginning_of(parts, small):

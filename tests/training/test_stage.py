@@ -112,7 +112,7 @@ def test_a_stage_reports_every_epoch_as_it_is_measured(small, tmp_path):
     snapshot, _ = run_stage(wanted, dense, {}, WORKER, str(tmp_path), on_epoch=on_epoch)
     assert [report.epochs_done for report in reports] == [1, 2, 3]
     for report in reports:
-        assert report.stage is dense and report.images_per_second > 0
+        assert report.stage is dense and report.samples_per_second > 0
         assert report.metrics.keys() == {"val_loss", "val_accuracy", "train_loss"}
     assert reports[-1].metrics["val_loss"] == snapshot.records[-1].metrics["val_loss"]
     losses = [report.metrics["train_loss"] for report in reports]
