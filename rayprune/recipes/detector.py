@@ -2,23 +2,39 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
+import torch
+from safetensors.torch import load_file
 from torch import nn
 
 
-def detector(num_classes: int, name: str | None = None, **options: Any) -> nn.Module:
+def detector(
+    num_classes: int, weights: str | None = None, name: str | None = None, **options: Any
+) -> nn.Module:
     """torchvision's detector `name`, such as fasterrcnn_mobilenet_v3_large_320_fpn, or a tiny one.
 
-    `num_classes` counts the background. Nothing is downloaded: weights are random, or those of the
-    file that model.weights names.
+    `num_classes` counts the background. Nothing is downloaded: weights are random, or those of a
+    file or folder of yours, `model.weights`, whose last layers may be of other classes.
     """
-    from torchvision import models, ops
+    from torchvision.models import detection
 
-    if name is not None:
+    if name is None:
+        model = _tiny(num_classes, options)
+    else:
         given = {"weights": None, "weights_backbone": None, "num_classes": num_classes}
-        return getattr(models.detection, name)(**{**given, **options})
-    rcnn = models.detection.faster_rcnn
+        model = getattr(detection, name)(**{**given, **options})
+    if weights is not None:
+        _load_(model, Path(weights).expanduser())
+    return model
+
+
+def _tiny(num_classes: int, options: dict[str, Any]) -> nn.Module:
+    """Faster R-CNN over three convolutions, for objects of about 10 to 30 pixels."""
+    from torchvision import ops
+    from torchvision.models.detection import faster_rcnn as rcnn
+
     given = {
         "rpn_anchor_generator": rcnn.AnchorGenerator(sizes=((12, 20),), aspect_ratios=((1.0,),)),
         "box_roi_pool": ops.MultiScaleRoIAlign(["0"], output_size=5, sampling_ratio=2),
@@ -41,3 +57,29 @@ def _backbone(width: int) -> nn.Module:
     backbone = nn.Sequential(*layers)
     backbone.out_channels = width  # type: ignore[assignment]  # what detectors ask for
     return backbone
+
+
+def _load_(model: nn.Module, path: Path) -> None:
+    """Weights of a file; the last layers start fresh where they are of other classes.
+
+    They have several rows for each class, which rayprune's own `new_head` does not know of.
+    """
+    file = path / "model.safetensors" if path.is_dir() else path
+    is_safe = file.suffix == ".safetensors"
+    given = load_file(file) if is_safe else torch.load(file, map_location="cpu", weights_only=True)
+    fresh = {
+        key: tensor
+        for key, tensor in model.state_dict().items()
+        if key in given and given[key].shape != tensor.shape
+    }
+    inner = [
+        key
+        for key in fresh
+        if not any(part in key for part in ("predictor", "classification_head"))
+    ]
+    if inner:
+        raise ValueError(f"experiment.model.weights: {file} has other shapes of {', '.join(inner)}")
+    try:
+        model.load_state_dict({**given, **fresh})
+    except RuntimeError as error:  # names that are missing or unknown
+        raise ValueError(f"experiment.model.weights: {file} does not fit: {error}") from error

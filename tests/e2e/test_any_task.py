@@ -61,6 +61,7 @@ def test_regression(run):
             },
             batch_size=50,
             dense={"epochs": 2},
+            prune={"allocation": "uniform"},
         )
     )
     assert dense["test_rmse"] < 20, "26 is what 0 for all images gives"
@@ -175,7 +176,9 @@ def test_two_inputs_by_name_and_two_targets(run):
             model={"target": f"{__name__}:TwoHeads"},
             data={"target": f"{__name__}:sorted_pairs", "kwargs": {"num_train": 500}},
             batch_size=10,
-            dense={"epochs": 3},
+            dense={"epochs": 4},
+            retrain={"epochs": 4, "schedule": "linear", "lr": 0.004},
+            prune={"allocation": "uniform"},
         )
     )
     assert dense["test_accuracy"] > 0.7 and last["test_accuracy"] > 0.7
@@ -220,7 +223,6 @@ def test_a_detector_of_torchvision_by_name(run, tmp_path):
             "target": f"{RECIPES}.detector:detector",
             "kwargs": {"name": name},
             "weights": str(tmp_path / "coco.pt"),
-            "new_head": True,
         },
         data={"target": f"{RECIPES}.shapes:shapes", "kwargs": {"num_train": 16, "num_test": 4}},
         batch_size=4,
