@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -12,7 +12,7 @@ from rayprune.config.model import Model
 from rayprune.config.optim import Optim
 from rayprune.config.pattern import check_sparsity, n_of_m
 from rayprune.config.sparsify import Allocation, Sparsify
-from rayprune.config.task import AnyTask, OwnTask
+from rayprune.config.task import NAMED_TASKS, AnyTask, OwnTask
 from rayprune.schedules import OWN_SCHEDULES, DenseSchedule, RetrainSchedule
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
@@ -178,6 +178,17 @@ class Experiment(Frozen):
     seed: Annotated[int, Field(ge=0)] = 0
     """Initial weights, data split and data order."""
 
+    @field_validator("task", mode="before")
+    @classmethod
+    def _named_or_own(cls, task: Any) -> Any:
+        if isinstance(task, str) and task not in NAMED_TASKS:
+            target = task if ":" in task else "my_nets:task"
+            raise ValueError(
+                f"must be one of {', '.join(NAMED_TASKS)}, or your own, got {task!r}. "
+                f"Write {{target: {target!r}}}"
+            )
+        return task
+
     @model_validator(mode="after")
     def _epochs_said_once(self) -> Experiment:
         given = [
@@ -260,6 +271,12 @@ class Experiment(Frozen):
             raise ValueError(
                 f"dense.sparsify.method gsm is a rule for SGD's momentum, got optim.name "
                 f"{self.optim.name}. Write optim.name: sgd"
+            )
+        pull = {"lc": "mu", "str": "theta_decay"}.get(method or "")
+        if pull and not self.optim.weight_decay and getattr(self.dense.sparsify, pull) is None:
+            raise ValueError(
+                f"dense.sparsify.method {method} goes by optim.weight_decay, which is 0, unless "
+                f"{pull} is given. Add dense.sparsify.{pull}: 0.05"
             )
         if method is not None and self.optim.ema_decay is not None:
             raise ValueError(

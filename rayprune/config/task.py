@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from pydantic import Field
 
@@ -21,7 +21,9 @@ class OwnTask(Frozen):
     """Keyword arguments of the function."""
 
 
-AnyTask = Literal["classification", "segmentation"] | OwnTask
+NamedTask = Literal["classification", "segmentation"]
+NAMED_TASKS = get_args(NamedTask)
+AnyTask = NamedTask | OwnTask
 
 
 def find_task(task: OwnTask) -> Any:

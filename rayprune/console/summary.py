@@ -12,7 +12,13 @@ from rich.text import Text
 from rayprune.report.answer import answer, d1_alone, epochs_sentence, without_result
 from rayprune.report.columns import Column, summary_columns, summary_rows
 from rayprune.results.comparison import Comparison
-from rayprune.results.files import best_folder, provenance_file, report_file, table_file
+from rayprune.results.files import (
+    best_folder,
+    dense_folder,
+    provenance_file,
+    report_file,
+    table_file,
+)
 from rayprune.results.outcome import Status
 from rayprune.results.setting import Setting
 from rayprune.results.storage import StorageError, modified
@@ -38,7 +44,10 @@ def print_summary(console: Console, comparison: Comparison) -> None:
             _print(console, f"{who}: {why}" if why else who, style=style)
     for row in comparison.finals:
         if emptied := row.get("emptied_layers"):
-            warning = f"warning: trial {row['trial']} removed every weight of {emptied}"
+            warning = (
+                f"warning: trial {row['trial']} removed every weight of {emptied}. "
+                "prune.allocation uniform or erk leaves some in each layer, prune.ignore all"
+            )
             _print(console, warning, style="yellow")
     _print(console, answer(comparison), style="bold")
     _print(console, epochs_sentence(comparison))
@@ -52,10 +61,11 @@ def print_files(console: Console, folder: str) -> None:
         "report": (report_file(folder), report_file(folder)),
         "table": (table_file(folder), table_file(folder)),
         "best model": (best_folder(folder), provenance_file(best_folder(folder))),
+        "dense model": (dense_folder(folder), provenance_file(dense_folder(folder))),
     }
     for what, (place, written) in places.items():
         if _is_there(written):
-            _print(console, f"{what:>10}  {place}")
+            _print(console, f"{what:>11}  {place}")
 
 
 def _is_there(file: str) -> bool:

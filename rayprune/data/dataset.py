@@ -105,17 +105,22 @@ def load_data(
         whole = samples["train"]
         samples |= {"train": whole.take(train_rows), "val": whole.take(val_rows)}
     levels = _levels(data, reading, samples["train"], trained)
-    splits = (
-        Split(
-            samples[name],
-            reading.augmentation if name == "train" else "none",
-            None if levels is None else Normalisation.of(*levels),
-            reading.num_channels if reading.is_repeated else None,
-        )
-        for name in ("train", "val", "test")
-    )
+    normalisation = None if levels is None else Normalisation.of(*levels)
+    repeated = reading.num_channels if reading.is_repeated else None
+
+    def split(name: str, augmentation: Augmentation = "none") -> Split:
+        return Split(samples[name], augmentation, normalisation, repeated)
+
     preprocessing = None if levels is None else _preprocessing(data, reading, *levels)
-    return Dataset(*splits, classes, reading.example, num_skipped, preprocessing)
+    return Dataset(
+        split("train", reading.augmentation),
+        split("val"),
+        split("test"),
+        classes,
+        reading.example,
+        num_skipped,
+        preprocessing,
+    )
 
 
 def open_sources(data: config.Data, *, has_classes: bool = True) -> Sources:
@@ -365,8 +370,8 @@ def _preprocessing(
 ) -> dict[str, Any]:
     """What a record says, for whoever uses the network elsewhere."""
     return {
-        "mean": [round(float(x) / 255, 6) for x in mean],
-        "std": [round(float(x) / 255, 6) for x in std],
+        "mean": (mean / 255).tolist(),
+        "std": (std / 255).tolist(),
         "resize": data.resize,
         "eval_crop": reading.crop if data.resize else None,
         "interpolation": reading.interpolation if data.resize else None,

@@ -75,20 +75,22 @@ def build_model(
     new_head: bool = False,
     num_classes: int | None,
     in_channels: int | None = 3,
+    is_filled: bool = True,
 ) -> nn.Module:
     """The network of that name or function, for so many classes and image channels.
 
     Weights are random, by torch's seed, unless `weights` says where trained ones are: a file, a
     folder of ours, or the name of an entry of torchvision's or timm's. `num_classes` and
-    `in_channels` are None where the data has none: a function is then not offered them. Raises
-    ``ValueError`` for what cannot be built, and for weights that do not fit, each by its name.
+    `in_channels` are None where the data has none: a function is then not offered them. Without
+    `is_filled` the network is the same, and `weights` are not read: other ones will take their
+    place. Raises ``ValueError`` for what cannot be built, and for weights that do not fit, each by
+    its name.
     """
     expected = Expected(num_classes, in_channels)
     fields = {"name": name, "target": target, "weights": weights, "weights_key": weights_key}
     check_model(**fields, new_head=new_head)
-    model, notes = _build(
-        name, target, dict(kwargs or {}), weights, weights_key, new_head, expected
-    )
+    how = (weights, weights_key, new_head, expected)
+    model, notes = _build(name, target, dict(kwargs or {}), *how, is_filled=is_filled)
     for note in notes:  # the check before a study warned of them
         log.info(note)
     return model
@@ -145,6 +147,8 @@ def _build(
     weights_key: str | None,
     new_head: bool,
     expected: Expected,
+    *,
+    is_filled: bool = True,
 ) -> tuple[nn.Module, tuple[str, ...]]:
     """The network, and what a user should know of its weights."""
     path = None if weights is None else find_weights(name, target, weights)
@@ -156,7 +160,7 @@ def _build(
     else:
         assert name is not None
         model = _from_name(name, options, expected, path, weights)
-    if path is None:
+    if path is None or not is_filled:
         return model, ()
     file = weights_file(path)
     given = renamed(name, read_state_dict(file, weights_key), model)

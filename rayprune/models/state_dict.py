@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import re
 import warnings
 import zipfile
@@ -9,15 +10,24 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
+from torch.serialization import safe_globals
 
 from rayprune.config.entries import FIELD
 
 DEPTH = 2  # levels below the file's own at which a state_dict is looked for
 # What a training run keeps beside the weights, tensors though it may hold.
 NO_WEIGHTS = ("optim", "sched", "lr_sched", "scaler", "rng", "random", "amp", "grad")
+# Plain values that training scripts keep beside the weights; to read them runs no code of the file.
+PLAIN: list[Any] = [
+    argparse.Namespace,
+    np.dtype,
+    np.float64(0).__reduce__()[0],  # how a number of NumPy's is made anew
+    *(type(np.dtype(kind)) for kind in ("f4", "f8", "i4", "i8", "b1")),
+]
 EXTRA = "_extra_state"  # a module's own, of any type
 
 
@@ -57,7 +67,7 @@ def _read(file: Path) -> Any:
     try:
         if is_safe:
             return load_file(file)
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), safe_globals(PLAIN):
             warnings.simplefilter("ignore")  # about old kinds of files and of tensors
             return torch.load(file, map_location="cpu", weights_only=True, mmap=is_archive or None)
     except Exception as error:  # readers raise anything over a damaged file, a KeyError even

@@ -7,7 +7,6 @@ FlopCounterMode counts. Convolution and linear layers only (Blalock et al. 2020)
 import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import torch
@@ -17,7 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from rayprune.pruning.masks import Masks, num_pruned, prunable, sparsity
 
-_META = torch.device("meta")
+_META, _CPU = torch.device("meta"), torch.device("cpu")
 
 
 @dataclass(frozen=True)
@@ -97,10 +96,10 @@ def multiply_adds_of(
     detector's does: then it runs once, on the CPU.
     """
     try:
-        return _counted(_on_meta(model), names, partial(forward, device=_META))
+        return _counted(_on_meta(model), names, lambda model: forward(model, _META))
     except Exception:  # whatever a model raises that asks for a value
-        here = copy.deepcopy(model).to("cpu")
-        return _counted(here, names, partial(forward, device=torch.device("cpu")))
+        here = copy.deepcopy(model).to(_CPU)
+        return _counted(here, names, lambda model: forward(model, _CPU))
 
 
 def _counted(

@@ -7,7 +7,8 @@ from dataclasses import replace
 
 import pyarrow as pa
 
-from rayprune.config import Study
+from rayprune.config import ConfigError, Study
+from rayprune.config.goals import Goals, goals_of
 from rayprune.results.files import default_storage, storage_of, study_folder
 from rayprune.results.progress import Changes, ProgressLog, StageProgress, StudyProgress
 from rayprune.results.recorder import Recorder
@@ -30,7 +31,7 @@ def run_local(
     `on_progress` after every epoch. A trial that cannot be run fails alone. Raises
     ``StorageError``.
     """
-    folder = study_folder(default_storage(study), study.name)
+    folder, goals = study_folder(default_storage(study), study.name), goals_of(study)
     load_dataset.cache_clear()  # files may have been written anew since an earlier study
     with training_process(study.scaling.cpus_per_worker), local_worker() as worker:
         journal = None if recorder is None else _Journal(recorder, on_progress)
@@ -40,7 +41,7 @@ def run_local(
         had_work = bool(pending)
         while pending:
             for trial in pending:
-                _run_trial(trial, worker, folder, journal)
+                _run_trial(trial, worker, folder, journal, goals)
             # What was tuned is run again, on other seeds.
             pending = broadcast(None if recorder is None else list(recorder.grow()), worker)
         table = None
@@ -107,10 +108,14 @@ class _Journal:
         self._on_progress(progress)
 
 
-def _run_trial(trial: TrialPlan, worker: Worker, folder: str, journal: _Journal | None) -> None:
+def _run_trial(
+    trial: TrialPlan, worker: Worker, folder: str, journal: _Journal | None, goals: Goals
+) -> None:
     storage = storage_of(folder)
 
     def on_epoch(report: EpochReport) -> bool:
+        if mistake := goals.mistake_in(report.metrics):  # every rank meets it
+            raise ConfigError(mistake)
         if journal is not None:
             journal.epoch_done(report, trial.name)
         return True

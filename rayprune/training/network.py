@@ -23,10 +23,13 @@ MOST_COUNTS = 8
 log = logging.getLogger(__name__)
 
 
-def make_model(experiment: Experiment, dataset: Dataset) -> nn.Module:
-    """The network with the initial weights of the experiment's seed, or with those it brings."""
+def make_model(experiment: Experiment, dataset: Dataset, *, is_filled: bool = True) -> nn.Module:
+    """The network with the initial weights of the experiment's seed, or with those it brings.
+
+    Without `is_filled` the file of brought weights is not read, for a snapshot's will follow.
+    """
     torch.manual_seed(derive_seed(experiment.seed, "weights"))
-    return _build(experiment.model, dataset)
+    return _build(experiment.model, dataset, is_filled)
 
 
 def initial_snapshot(model: nn.Module, experiment: Experiment) -> Snapshot:
@@ -86,7 +89,7 @@ def _count(experiment: Experiment, dataset: Dataset) -> tuple[int, dict[str, int
 
 
 def _count_network(experiment: Experiment, dataset: Dataset) -> tuple[int, dict[str, int]]:
-    network = _build(experiment.model, dataset)
+    network = _build(experiment.model, dataset, is_filled=False)
     task = make_task(experiment.task)
 
     def forward(model: nn.Module, device: torch.device) -> None:
@@ -98,7 +101,7 @@ def _count_network(experiment: Experiment, dataset: Dataset) -> tuple[int, dict[
     return num_parameters, multiply_adds_of(network, names, forward)
 
 
-def _build(model: Model, dataset: Dataset) -> nn.Module:
+def _build(model: Model, dataset: Dataset, is_filled: bool) -> nn.Module:
     return build_model(
         model.name,
         target=model.target,
@@ -108,4 +111,5 @@ def _build(model: Model, dataset: Dataset) -> nn.Module:
         new_head=model.new_head,
         num_classes=len(dataset.classes) or None,
         in_channels=dataset.num_channels,
+        is_filled=is_filled,
     )

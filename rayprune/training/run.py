@@ -99,10 +99,12 @@ def _run_stage(
     on_epoch: OnEpoch,
 ) -> tuple[Snapshot, bytes] | None:
     assert stage.inputs.teacher is None and not stage.inputs.ingredients, "no plan has them so far"
-    model = make_model(experiment, dataset)
-    initial = initial_snapshot(model, experiment)
-    before = initial if stage.inputs.masks is None else inputs[stage.inputs.masks]
-    weights = initial if stage.inputs.weights is None else inputs[stage.inputs.weights]
+    is_first = stage.inputs.masks is None or stage.inputs.weights is None
+    model = make_model(experiment, dataset, is_filled=is_first)
+    known: dict[str | None, Snapshot] = dict(inputs.items())
+    if is_first:
+        known[None] = initial_snapshot(model, experiment)
+    before, weights = known[stage.inputs.masks], known[stage.inputs.weights]
     start = replace(weights, masks=prune(before, stage, experiment.prune), records=before.records)
     steps = num_steps_per_epoch(experiment, dataset)
     if stage.is_dense:

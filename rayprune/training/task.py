@@ -42,7 +42,8 @@ class Task:
     metrics: Callable[[Tensor], Mapping[str, float]]
     """Sum of all counts -> metrics by name; `loss` should be one of them."""
     lower_is_better: Collection[str] = ("loss",)
-    """Names of the metrics of which less is better; of all others more is."""
+    """Names of the metrics of which less is better, `loss` always among them; of all others more
+    is."""
     forward: Callable[[nn.Module, Any, Any], Any] = call_model
     """(model, inputs, targets) -> model output. `model.training` says which of the two it is for:
     a detector takes targets in training alone."""
@@ -56,8 +57,8 @@ class Task:
 def make_task(task: AnyTask, *, label_smoothing: float = 0.0) -> Task:
     """One of ours by name, or the user's. Raises ``ValueError`` for what is no `Task`."""
     if not isinstance(task, OwnTask):
-        made = TASKS[task]
-        return replace(made, loss=partial(made.loss, label_smoothing=label_smoothing))
+        loss = partial(LOSSES[task], label_smoothing=label_smoothing)
+        return replace(TASKS[task], loss=loss)
     made = find_task(task)
     if not isinstance(made, Task):
         raise ValueError(
@@ -122,6 +123,10 @@ def _segmentation_metrics(counts: Tensor) -> dict[str, float]:
     }
 
 
+LOSSES: dict[str, Callable[..., Tensor]] = {
+    "classification": _classification_loss,
+    "segmentation": _segmentation_loss,
+}
 TASKS = {
     "classification": Task(_classification_loss, _classification_count, _classification_metrics),
     "segmentation": Task(_segmentation_loss, _segmentation_count, _segmentation_metrics),

@@ -9,8 +9,7 @@ README = Path(__file__).parents[2] / "README.md"
 
 
 def test_the_python_of_the_readme_runs(tmp_path):
-    (code,) = re.findall(r"```python\n(.*?)```", README.read_text(), re.S)
-    assert "rp.run(study)" in code
+    code = block("python", "rp.run(study)")
     # Without Ray and from a short dense run, for time's sake: test_ways.py shows that Ray makes no
     # difference.
     for long, short in (
@@ -29,6 +28,23 @@ def test_the_python_of_the_readme_runs(tmp_path):
     assert [line.split() for line in trials] == [[str(n), "finished"] for n in range(2)]
     assert re.fullmatch(r"\d 0\.\d+", best)
     assert (tmp_path / "rayprune_runs" / "allr" / "report.html").is_file()
+
+
+def test_the_task_of_the_readme_runs(tmp_path):
+    """Its two blocks, copied into files, as a study."""
+    (tmp_path / "my_nets.py").write_text(block("python", "task = Task("))
+    (tmp_path / "mine.yaml").write_text(block("yaml", "my_nets:task"))
+    command = [sys.executable, "-m", "rayprune.tune", "mine.yaml", "--local"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stderr
+    assert "validation rmse" in done.stdout, done.stdout
+
+
+def block(language, part):
+    """The one block of code in that language that holds the part."""
+    blocks = re.findall(rf"```{language}\n(.*?)```", README.read_text(), re.S)
+    (found,) = (text for text in blocks if part in text)
+    return found
 
 
 def test_every_file_that_the_readme_names_is_there():

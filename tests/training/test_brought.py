@@ -1,5 +1,6 @@
 """A trained network is measured, pruned and retrained, with the rates of its past."""
 
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -132,3 +133,17 @@ def test_it_may_be_trained_further_here(small, trained, tmp_path):
     after, executed = run(wanted, tmp_path)
     assert executed == [(0, 1)]
     assert not torch.equal(after.weights["0.weight"], before.weights["0.weight"])
+
+
+def test_only_the_first_stage_reads_the_file(small, trained, tmp_path):
+    """The cycles go on from its snapshot, also when the file is gone."""
+    _, file = trained
+    copy = tmp_path / "copy.pt"
+    shutil.copy(file, copy)
+    wanted = bring(small, str(copy))
+    run_until_killed(wanted, tmp_path, epochs=1)
+    torch.save({}, copy)
+    after, executed = run(wanted, tmp_path)
+    assert executed == [(1, 2)]
+    expected, _ = run(bring(small, file), tmp_path / "whole")
+    assert all(torch.equal(w, expected.weights[name]) for name, w in after.weights.items())

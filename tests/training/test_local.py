@@ -5,6 +5,7 @@ import shutil
 import pyarrow.parquet as pq
 import pytest
 
+import rayprune as rp
 from rayprune.config import Study
 from rayprune.plan import count_epochs
 from rayprune.results.recorder import Recorder
@@ -122,3 +123,18 @@ def test_tuning_and_report_are_one_study_and_a_killed_one_equals_an_undisturbed_
         assert [row["phase"] for row in rows] == ["tune"] * 2 + ["report"] * 2
         assert [row["optim.lr"] for row in rows[2:]] == [best["optim.lr"]] * 2
         assert [row["seed"] for row in rows] == [9, 9, 0, 1]
+
+
+def test_a_goal_that_the_task_does_not_measure_fails_at_the_first_epoch(small, tmp_path):
+    fields = {**small, "task": {"target": "test_every_field:own_task"}}
+    study = Study.model_validate(
+        {
+            "name": "goals",
+            "experiment": fields,
+            "search": {"metric": "val_f1"},
+            "storage": str(tmp_path),
+        }
+    )
+    (trial,) = rp.run(study, ray=False).trials
+    assert trial.status == "failed"
+    assert "val_f1 is not measured by task test_every_field:own_task, which has" in trial.reason
