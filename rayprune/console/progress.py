@@ -89,7 +89,7 @@ class ProgressView:
         for note in progress.notes:
             self._print(f"[{now - self._started:5.0f} s] {note}")
         changed = self._statuses.update(progress)
-        if len(changed) == self._expected and not progress.executed_epochs:
+        if len(changed) == self._expected and not progress.executed_for:
             self._announce_all()
         for trial in changed:
             self._announce(trial, progress)

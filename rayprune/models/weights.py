@@ -64,6 +64,7 @@ def load_weights_(
         *_of_names(missing, unknown, tensors, given),
         *_of_shapes(tensors, shapes, head, first, excused, expected),
         *_of_kinds(wrong, tensors),
+        *(f"{name} has NaN or infinity in it" for name in _broken(tensors, given)),
     ]
     if lines:
         raise ValueError("\n  ".join([f"{FIELD}: {source} does not fit the network:", *lines]))
@@ -225,6 +226,15 @@ def _of_kinds(wrong: Mapping[str, torch.dtype], own: Mapping[str, Tensor]) -> It
             f"{name} is {_word(kind)} in the file, {_word(own[name].dtype)} in the network. Save "
             f"the weights as {_word(own[name].dtype)}"
         )
+
+
+def _broken(own: Mapping[str, Tensor], given: Mapping[str, Any]) -> list[str]:
+    """What training that diverged leaves; buffers may hold what they like."""
+    return [
+        name
+        for name, tensor in given.items()
+        if name in own and tensor.is_floating_point() and not tensor.isfinite().all()
+    ]
 
 
 def _notes(

@@ -70,7 +70,9 @@ class _Journal:
         self._tell({key: state}, {key: trial})
 
     def trial_done(self, trial: TrialPlan) -> None:
-        self._tell(self._finished(trial))
+        done, known = self._finished(trial), self._log.progress.stages
+        without_epochs = [s.key for s in trial.plan if s.epochs == 0 and s.key not in known]
+        self._tell(done, dict.fromkeys(without_epochs, trial.name))
 
     def trial_failed(self, trial: TrialPlan, error: str) -> None:
         """Its first stage that is not done is the one that cannot be done."""

@@ -206,3 +206,10 @@ def test_nothing_is_loaded_where_something_does_not_fit() -> None:
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     lines_of(model, {**given, "3.bias": torch.zeros(3)})
     assert all(torch.equal(before[name], now) for name, now in model.state_dict().items())
+
+
+def test_weights_of_training_that_diverged_are_told() -> None:
+    trained, model = nn.Linear(2, 2).state_dict(), nn.Linear(2, 2)
+    trained["bias"] = torch.tensor([1.0, float("nan")])
+    with pytest.raises(ValueError, match="does not fit the network:\n  bias has NaN or infinity"):
+        load_weights_(model, trained, "net.pt")
