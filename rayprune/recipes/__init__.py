@@ -7,6 +7,6 @@ of rayprune imports this folder.
     regression.py      images to a number
     text.py            bytes of text to a class
     language_model.py  the next byte
-    hugging_face.py    a transformer from the Hugging Face hub, and texts from your files
+    hugging_face.py    a transformer of Hugging Face's, and texts from your files
     detection.py       images of different sizes to boxes (with detector.py and shapes.py)
 """

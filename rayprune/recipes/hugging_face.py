@@ -54,14 +54,12 @@ def texts(
     if tokenize.pad_token is None:
         tokenize.pad_token = tokenize.eos_token
     parts: dict[str, Any] = {}
-    for part, file in (("train", train), ("test", test), ("val", val)):
-        if file is None:
-            continue
+    for part, file in {"train": train, "test": test, **({"val": val} if val else {})}.items():
         columns = _read(file).select([text_column, label_column]).to_pydict()
         labels = columns[label_column]
         classes = classes or _classes(labels)  # of the training part, which comes first
         inputs = tokenize(columns[text_column], truncation=True, max_length=max_tokens)
-        numbers = [x if isinstance(x, int) else classes.index(x) for x in labels]
+        numbers = [_number(label, classes, file) for label in labels]
         rows = [{name: inputs[name][i] for name in inputs} for i in range(len(labels))]
         parts[part] = list(zip(rows, numbers, strict=True))
     return {**parts, "classes": classes, "collate": partial(collate, tokenize)}
@@ -82,6 +80,12 @@ def _classes(labels: list[Any]) -> list[str]:
     return sorted(set(labels))
 
 
+def _number(label: Any, classes: list[str], file: str) -> int:
+    if not isinstance(label, int) and label not in classes:
+        raise ValueError(f"{file}: label {label!r} is none of {', '.join(classes)}")
+    return label if isinstance(label, int) else classes.index(label)
+
+
 def _read(file: str) -> Any:
     if file.endswith(".csv"):
         from pyarrow.csv import read_csv as read
@@ -94,9 +98,7 @@ def _read(file: str) -> Any:
 
 def _folder(path: str, field: str) -> str:
     if not (Path(path) / "config.json").is_file() and not (Path(path) / "tokenizer.json").is_file():
-        raise ValueError(
-            f"{field} must be a folder that save_pretrained wrote, with config.json, got {path}"
-        )
+        raise ValueError(f"{field} must be a folder that save_pretrained wrote, got {path}")
     return path
 
 
