@@ -49,7 +49,9 @@ def load_study_of_one(path: str | Path, overrides: Sequence[str] = ()) -> Study:
     raw.setdefault("name", file.stem)
     _override(raw, overrides)
     make_paths_absolute(raw.get("experiment"))
-    raw.pop("search", None)
+    search = raw.pop("search", None)
+    if isinstance(search, dict) and "metric" in search:  # by which the task's result is told
+        raw["search"] = {"metric": search["metric"]}
     return validated(Study, raw)
 
 

@@ -20,7 +20,6 @@ from rayprune.data.augment import NUM_RANDOMS
 from rayprune.data.check import check_data
 from rayprune.data.dataset import Dataset, load_data, open_sources
 from rayprune.data.nests import map_tensors
-from rayprune.data.preprocessing import Preprocessing
 from rayprune.data.sources import IGNORED_PIXEL
 from rayprune.data.splits import InMemory, Split
 
@@ -29,7 +28,6 @@ __all__ = [
     "NUM_RANDOMS",
     "Dataset",
     "InMemory",
-    "Preprocessing",
     "Split",
     "check_data",
     "load_data",

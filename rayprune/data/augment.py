@@ -14,6 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from rayprune.config.preprocessing import Interpolation
+
 Augmentation = Literal["none", "crop", "crop_flip", "crop_flip_rotate", "imagenet"]
 
 PADDING = 4  # black pixels on each side before a random crop, as for CIFAR in He et al. 2016
@@ -22,8 +24,6 @@ NUM_ATTEMPTS = 10  # boxes that a random resized crop tries before it takes the 
 AREA = (0.08, 1.0)  # of the image, Szegedy et al. 2015
 LOG_RATIO = (math.log(3 / 4), math.log(4 / 3))  # width over height
 IMAGENET_CROP = 224 / 256  # ImageNet's evaluation: resize to 256, keep the centre 224
-
-Interpolation = Literal["bilinear", "bicubic"]
 
 NUM_RANDOMS = 3 + 2 * NUM_ATTEMPTS
 """Random numbers of a sample: vertical and horizontal position, flip, then (area, ratio) pairs.

@@ -11,14 +11,15 @@ import torch
 from torch import Tensor
 
 from rayprune import config
-from rayprune.data.augment import IMAGENET_CROP, Augmentation, Interpolation
+from rayprune.config.preprocessing import Interpolation, Preprocessing
+from rayprune.data.augment import IMAGENET_CROP, Augmentation
 from rayprune.data.check import check_augmentation, check_data
 from rayprune.data.class_numbers import numbered_classes
 from rayprune.data.function import open_function
 from rayprune.data.named import open_named
 from rayprune.data.nests import map_tensors, num_bytes
 from rayprune.data.parquet import open_parquet
-from rayprune.data.preprocessing import Preprocessing, with_size
+from rayprune.data.preprocessing import with_size
 from rayprune.data.reader import Reader, batch_of, read_all, read_all_nests, readable_rows
 from rayprune.data.sources import (
     IGNORED_PIXEL,

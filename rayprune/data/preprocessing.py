@@ -1,26 +1,9 @@
-"""What a network was trained with, so that its images may be made alike."""
+"""What `auto` stands for in how images are resized."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from rayprune import config
-from rayprune.data.augment import Interpolation
-
-
-@dataclass(frozen=True)
-class Preprocessing:
-    """How images became inputs where a network was trained."""
-
-    mean: tuple[float, ...]
-    """Of each channel, of levels from 0 to 1."""
-    std: tuple[float, ...]
-    """Of each channel, of levels from 0 to 1."""
-    size: int | None = None
-    """Side length in pixels."""
-    crop: float | None = None
-    """Part of the shorter side that evaluation keeps, in (0, 1]."""
-    interpolation: Interpolation = "bilinear"
+from rayprune.config.preprocessing import Preprocessing
 
 
 def with_size(data: config.Data, trained: Preprocessing | None) -> config.Data:

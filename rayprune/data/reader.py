@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, default_collate
 
-from rayprune.data.augment import Interpolation, center_crop, grey, random_resized_crop
+from rayprune.config.preprocessing import Interpolation
+from rayprune.data.augment import center_crop, grey, random_resized_crop
 from rayprune.data.sources import BadSampleError, Collate, Source
 
 Request = tuple[np.ndarray, np.ndarray | None]

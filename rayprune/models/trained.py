@@ -9,8 +9,7 @@ from typing import Any
 from rayprune import config
 from rayprune.config.brought import find_weights, our_folder
 from rayprune.config.entries import FIELD, TIMM, entry_of_file, find_entry, timm_description
-from rayprune.data import Preprocessing
-from rayprune.data.augment import Interpolation
+from rayprune.config.preprocessing import Interpolation, Preprocessing
 from rayprune.models.names import OURS
 from rayprune.models.ours import read_provenance
 

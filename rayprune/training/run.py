@@ -12,7 +12,8 @@ from functools import lru_cache
 from pathlib import Path
 
 from rayprune.config import Data, Experiment, OwnTask
-from rayprune.data import Dataset, Preprocessing, load_data
+from rayprune.config.preprocessing import Preprocessing
+from rayprune.data import Dataset, load_data
 from rayprune.models import trained_preprocessing
 from rayprune.plan import Stage
 from rayprune.results.faults import reach

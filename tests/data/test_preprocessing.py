@@ -12,7 +12,8 @@ from torch import Tensor
 from torchvision.transforms import v2 as tv
 
 from rayprune import config
-from rayprune.data import Dataset, Preprocessing, load_data
+from rayprune.config.preprocessing import Preprocessing
+from rayprune.data import Dataset, load_data
 
 TRAINED = Preprocessing((0.5, 0.4, 0.3), (0.2, 0.25, 0.3), 10, 0.8, "bicubic")
 
