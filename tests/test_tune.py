@@ -43,7 +43,7 @@ def parquet_without_labels(tmp_path):
         (["scaling.workers=64"], "need 64 CPUs"),
         (["experiment.model.name=smallcnn"], "Did you mean small_cnn?"),
         (["experiment.model={target: 'nowhere:build'}"], "cannot import nowhere: No module named"),
-        (["search.metric=val_mean_iou"], "measured for task segmentation"),
+        (["search.metric=val_mean_iou"], "val_mean_iou is not measured by task classification"),
     ],
 )
 def test_a_mistake_ends_with_a_message_and_code_two(arguments, said, capsys, monkeypatch):

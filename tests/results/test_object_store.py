@@ -9,7 +9,7 @@ from made_records import record
 import rayprune as rp
 from rayprune.config import Study
 from rayprune.results import lease, storage
-from rayprune.results.files import best_folder, epoch_file, study_lease_file
+from rayprune.results.files import best_folder, dense_folder, epoch_file, study_lease_file
 from rayprune.results.lease import LeaseHeldError, held, take
 from rayprune.results.recorder import Recorder
 from rayprune.results.stages import (
@@ -170,7 +170,9 @@ def finished(store):
     return study, trials
 
 
-def test_a_study_that_is_finished_downloads_no_snapshot_but_the_best_once(finished, store, capsys):
+def test_a_study_that_is_finished_downloads_the_best_and_its_dense_one_once(
+    finished, store, capsys
+):
     study, trials = finished
     assert len(trials) == NUM_TRIALS
     recorder = Recorder(study, trials)
@@ -178,9 +180,10 @@ def test_a_study_that_is_finished_downloads_no_snapshot_but_the_best_once(finish
     told = [f"Recorder of {NUM_TRIALS} finished trials: {store.said()}"]
     store.requests.clear()
     results = rp.run(study)
-    assert len(contents_read(store)) == 1
-    assert read_bytes(f"{best_folder(results.folder)}/provenance.json") is not None
-    told.append(f"run, best/ written: {store.said()}")
+    assert len(contents_read(store)) == 2
+    for folder in (best_folder(results.folder), dense_folder(results.folder)):
+        assert read_bytes(f"{folder}/provenance.json") is not None
+    told.append(f"run, best/ and dense/ written: {store.said()}")
     store.requests.clear()
     assert rp.run(study).table.equals(results.table)
     assert contents_read(store) == [] and store.methods()["PUT"] == 0

@@ -219,6 +219,7 @@ def pruned(small, tmp_path_factory):
     return run
 
 
+@pytest.mark.slow
 def test_recalibration_helps_a_network_that_was_pruned_hard(pruned):
     gains = []
     for seed in range(3):

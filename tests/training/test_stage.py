@@ -157,9 +157,9 @@ def test_test_images_are_read_once_a_stage(small, tmp_path, monkeypatch):
     read = []
     measure = module._measure
 
-    def watched(setup, split):
+    def watched(setup, split, **how):
         read.append(split is dataset.test)
-        return measure(setup, split)
+        return measure(setup, split, **how)
 
     monkeypatch.setattr(module, "_measure", watched)
     run(wanted, tmp_path)
