@@ -28,6 +28,7 @@ from rayprune.data.sources import (
     Source,
     Sources,
     TensorRows,
+    are_images,
     check_classes,
     is_image,
 )
@@ -70,7 +71,7 @@ class Dataset:
     def num_channels(self) -> int | None:
         """Colour channels of images; None where inputs are no images."""
         inputs = self.example[0]
-        return inputs.shape[1] if is_image(inputs) else None
+        return inputs.shape[1] if are_images(inputs) else None
 
 
 def load_data(

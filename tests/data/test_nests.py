@@ -255,3 +255,25 @@ def test_what_is_no_tensor_is_told(function: str, message: str) -> None:
     """Nothing could take a batch's part of it: each batch would have all of it."""
     with pytest.raises(ValueError, match=message):
         load_data(data_of(function), seed=0)
+
+
+def videos() -> dict[str, Any]:
+    def part(num: int) -> tuple[Tensor, Tensor]:
+        return torch.rand(num, 2, 3, 4, 4), torch.arange(num) % 2
+
+    return {"train": part(8), "test": part(4)}
+
+
+def series() -> dict[str, Any]:
+    def part(num: int) -> tuple[Tensor, Tensor]:
+        return torch.rand(num, 5, 3), torch.arange(num) % 2
+
+    return {"train": part(8), "test": part(4)}
+
+
+@pytest.mark.parametrize("function", ["videos", "series"])
+def test_tensors_of_more_or_fewer_dimensions_are_no_images(function: str) -> None:
+    data = load_data(data_of(function), seed=0)
+    assert data.num_channels is None and data.preprocessing is None
+    inputs, _ = all_of(data.test)
+    assert torch.equal(inputs, data.test.samples.inputs)  # type: ignore[attr-defined]
