@@ -217,12 +217,12 @@ def _reading_of_nests(
     for field in ("resize", "channels"):
         if getattr(data, field) is not None:
             raise ValueError(f"experiment.data.{field} is of images, and inputs here are none")
-    if data.augment not in ("auto", "none") or not isinstance(data.normalize, str):
-        field = "normalize" if data.augment in ("auto", "none") else "augment"
-        raise ValueError(
-            f"experiment.data.{field} is of images, and inputs here are none. Do it in your "
-            f"function, and leave {field} out"
-        )
+    for field in ("augment", "normalize"):
+        if getattr(data, field) not in ("auto", "none"):
+            raise ValueError(
+                f"experiment.data.{field} is of images, and inputs here are none. Do it in your "
+                f"function, and leave {field} out"
+            )
     must_stream = data.streaming == "always" or sources.collate is not None
     is_large = num * num_bytes(sample) > LARGE_BYTES and not isinstance(sources.train, TensorRows)
     example = batch_of([sample], sources.collate, sources.train.place(0))
@@ -283,7 +283,7 @@ def _samples(source: Source, data: config.Data, reading: _Reading) -> Samples:
     if isinstance(source, TensorRows) and (reading.shape is None or _is_kept(source, reader)):
         return InMemory(map_tensors(Tensor.contiguous, source.inputs), source.targets)
     if reading.shape is None:
-        return InMemory(*read_all_nests(reader))
+        return InMemory(*read_all_nests(reader, on_bad=data.on_bad))
     return InMemory(
         *read_all(reader, reading.dtype, num_threads=data.loader_workers, on_bad=data.on_bad)
     )

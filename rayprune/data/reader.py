@@ -118,11 +118,23 @@ def _with_tuples(sample: Any, batch: Any) -> Any:
     return tuple(values) if isinstance(sample, tuple) else values
 
 
-def read_all_nests(reader: Reader) -> tuple[Any, Any]:
-    """Inputs and targets of all rows, stacked, where inputs are no images."""
-    rows = range(len(reader.source))
-    inputs, targets = stacked([reader(row) for row in rows], reader.source.place(0))
-    return inputs, targets
+def read_all_nests(reader: Reader, *, on_bad: str) -> tuple[Any, Any]:
+    """Inputs and targets of all rows, without those skipped, where inputs are no images."""
+    samples = []
+    for row in range(len(reader.source)):
+        try:
+            samples.append(reader(row))
+        except BadSampleError:
+            if on_bad == "error":
+                raise
+    if not samples:
+        raise ValueError(_none_readable(reader))
+    return stacked(samples, reader.source.place(0))
+
+
+def _none_readable(reader: Reader) -> str:
+    num, place = len(reader.source), reader.source.place(0)
+    return f"none of {num} samples can be read, first {place}"
 
 
 def read_all(
@@ -150,9 +162,7 @@ def read_all(
             read(start)
     good = [target for target in targets if target is not None]
     if not good:
-        raise ValueError(
-            f"none of {len(images)} samples can be read, first {reader.source.place(0)}"
-        )
+        raise ValueError(_none_readable(reader))
     if len(good) < len(images):
         images = images[torch.tensor([target is not None for target in targets])]
     _, stacked_targets = stacked([(0, target) for target in good], reader.source.place(0))

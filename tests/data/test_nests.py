@@ -164,6 +164,7 @@ def test_targets_that_are_no_classes_need_a_task() -> None:
         {"channels": 3},
         {"augment": "crop"},
         {"normalize": {"mean": [0.5], "std": [0.5]}},
+        {"normalize": "imagenet"},
     ],
 )
 def test_what_is_of_images_is_refused_for_tokens(fields: dict[str, Any]) -> None:
@@ -277,3 +278,25 @@ def test_tensors_of_more_or_fewer_dimensions_are_no_images(function: str) -> Non
     assert data.num_channels is None and data.preprocessing is None
     inputs, _ = all_of(data.test)
     assert torch.equal(inputs, data.test.samples.inputs)  # type: ignore[attr-defined]
+
+
+class Damaged(Pairs):
+    """Every fifth sample cannot be read."""
+
+    def __getitem__(self, row: int) -> Any:
+        if row % 5 == 4:
+            raise OSError("damaged")
+        return super().__getitem__(row)
+
+
+def damaged() -> dict[str, Any]:
+    return {"train": Damaged(), "test": Damaged(), "classes": ["a", "b"]}
+
+
+@pytest.mark.parametrize("streaming", ["never", "always"])
+def test_samples_that_cannot_be_read_are_skipped(streaming: str) -> None:
+    fields = {"on_bad": "skip", "streaming": streaming, "loader_workers": 0}
+    data = load_data(data_of("damaged", **fields), seed=0)
+    inputs, targets = all_of(data.test)
+    assert inputs[0][:, 0].tolist() == [row for row in range(20) if row % 5 != 4]
+    assert len(targets) == 16 and data.num_skipped == 8
