@@ -4,7 +4,8 @@ Weights, in a folder every file, and a user's modules are read whole. Of images,
 terabytes, all sizes count, and of up to `SAMPLED_FILES` files the beginning, the end (in Parquet
 the footer, with the place and statistics of every column chunk) and blocks between. Where a file
 lies and when it was written do not count, so a copy elsewhere is the same; nor does its name, but
-in a folder of weights, and in a tree of images, whose folders are classes.
+in a folder of weights, in a tree of images, whose folders are classes, and where weights are called
+like one of torchvision's files, which says how images become inputs.
 """
 
 from __future__ import annotations
@@ -24,8 +25,9 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 from pyarrow import fs
 
-from rayprune.config import Data, Experiment
+from rayprune.config import Data, Experiment, Model
 from rayprune.config.brought import MASKS, MODEL, PROVENANCE, find_weights, our_folder
+from rayprune.config.entries import entry_of_file
 from rayprune.config.task import OwnTask
 
 SAMPLED_FILES = 32
@@ -42,6 +44,10 @@ FOLDERS = {
 }
 # How torchvision knows an image.
 IMAGES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
+
+
+# How torchvision calls its files of weights, such as resnet18-f37072fd.pth.
+TORCHVISIONS = re.compile(r".+-[0-9a-f]{8}\.pth")
 
 
 class File(NamedTuple):
@@ -63,13 +69,25 @@ def contents_of(experiment: Experiment) -> dict[str, str]:
     if model.weights is not None:
         with suppress(OSError, ValueError):  # an entry without its file is its name
             path = find_weights(model.name, model.target, model.weights)
-            contents["model.weights"] = _of_weights(path)
+            entry = _entry_of(model, path)
+            contents["model.weights"] = " ".join([_of_weights(path), *([entry] if entry else [])])
     task = experiment.task.target if isinstance(experiment.task, OwnTask) else None
     targets = {"model.target": model.target, "data.target": data.target, "task.target": task}
     for field, target in targets.items():
         if target is not None:
             contents[field] = f"{target} {_of_module(target.partition(':')[0])}"
     return contents | _of_images(data)
+
+
+def _entry_of(model: Model, path: Path) -> str | None:
+    """Which of torchvision's entries a file is by its name, if it is one.
+
+    By that name the network's images are made as the entry's were, so here a name does count.
+    """
+    if not TORCHVISIONS.fullmatch(path.name):
+        return None
+    entry = entry_of_file(model.name, model.target, path)
+    return None if entry is None else entry.title
 
 
 def _of_weights(path: Path) -> str:

@@ -277,3 +277,19 @@ def test_a_users_task_counts_with_its_file(tmp_path, monkeypatch):
     assert list(before) == ["task.target"]
     (tmp_path / "my_task_of_a_test.py").write_text("def task(): return 1")
     assert of(task={"target": "my_task_of_a_test:task"}) != before
+
+
+def test_weights_that_are_called_like_torchvisions_are_other_ones(tmp_path):
+    """By that name images become inputs as torchvision's did; other names say nothing of it."""
+    files = {name: tmp_path / name for name in ("a.pth", "resnet18-f37072fd.pth", "b-f37072fd.pth")}
+    for file in files.values():
+        file.write_bytes(b"weights")
+
+    def of_weights(file, name="resnet18"):
+        return of(model={"name": name, "weights": str(file)})["model.weights"]
+
+    plain, known, other = map(of_weights, files.values())
+    assert plain == other != known
+    (tmp_path / "copy").mkdir()
+    copy = shutil.copy(files["resnet18-f37072fd.pth"], tmp_path / "copy")
+    assert of_weights(copy) == known != of_weights(copy, "small_cnn") == plain
