@@ -343,7 +343,7 @@ def _levels(
             "Add data.channels: 3"
         )
     if chosen == "auto" and trained is not None:
-        return _given_levels(config.Normalize(mean=trained.mean, std=trained.std), channels)
+        return _given_levels(trained, channels)
     if chosen == "imagenet" or (reading.augmentation == "imagenet" and channels == 3):
         return IMAGENET_MEAN, IMAGENET_STD
     mean, std = channel_statistics(train)
@@ -356,15 +356,21 @@ def _side(data: config.Data) -> int | None:
     return data.resize
 
 
-def _given_levels(given: config.Normalize, channels: int) -> tuple[Tensor, Tensor]:
+def _given_levels(given: config.Normalize | Preprocessing, channels: int) -> tuple[Tensor, Tensor]:
     if len(given.mean) not in (1, channels):
         raise ValueError(
             f"experiment.data.normalize is of {len(given.mean)} channels, these images have "
-            f"{channels}. Add data.channels: {len(given.mean)}"
+            f"{channels}. {_other_channels(len(given.mean), channels)}"
         )
     both = (255 * torch.tensor(numbers, dtype=torch.float64) for numbers in (given.mean, given.std))
     mean, std = both
     return mean.expand(channels), std.expand(channels)
+
+
+def _other_channels(wanted: int, channels: int) -> str:
+    if {wanted, channels} == {1, 3}:
+        return f"Add data.channels: {wanted}"
+    return "Write data.normalize: none, or {mean: [0.5], std: [0.5]}"
 
 
 def _preprocessing(

@@ -127,3 +127,21 @@ def test_what_does_not_fit_is_told(tmp_path: Path) -> None:
         config.Normalize(mean=(125.0,), std=(60.0,))
     with pytest.raises(ValueError, match="eval_crop goes with resize"):
         config.Data(eval_crop=0.5)
+
+
+def four_channels() -> dict[str, Any]:
+    images = torch.zeros(8, 4, 4, 4, dtype=torch.uint8)
+    images[::2, :3] = 200  # the last channel is 0 everywhere
+    return {"train": (images, torch.arange(8) % 2), "test": (images, torch.arange(8) % 2)}
+
+
+def test_what_one_network_was_trained_with_serves_the_next_one() -> None:
+    """Also of four channels, one of which is the same everywhere."""
+    data = config.Data(target=f"{__name__}:four_channels")
+    first = load_data(data, seed=0)
+    assert first.preprocessing is not None and first.preprocessing["std"][3] == 1 / 255
+    mean, std = (tuple(first.preprocessing[name]) for name in ("mean", "std"))
+    again = load_data(data, seed=0, trained=Preprocessing(mean, std))
+    assert torch.equal(inputs_of(again), inputs_of(first))
+    with pytest.raises(ValueError, match=r"of 3 channels, these images have 4\. Write data\.norm"):
+        load_data(data, seed=0, trained=TRAINED)
