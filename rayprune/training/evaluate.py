@@ -34,7 +34,8 @@ def evaluate(
     counts: Tensor | None = None
     training = model.training
     model.eval()
-    with torch.inference_mode():
+    # Not inference_mode: what a network keeps of a forward pass may be wanted while training.
+    with torch.no_grad():
         for inputs, targets in split.batches(mine.split(batch_size), device=worker.device):
             output = task.forward(model, laid_out(inputs), targets)
             batch = _counts(task, output, targets, counts)

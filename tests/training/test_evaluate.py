@@ -273,3 +273,21 @@ def test_a_method_that_prunes_at_its_end_is_measured_with_statistics_of_what_is_
         assert [record.batch_norm for record in records] == ["as trained", "recalibrated"]
         gains.append(records[1].metrics["val_accuracy"] - records[0].metrics["val_accuracy"])
     assert sum(gains) / len(gains) > 0.1, gains
+
+
+class Remembers(nn.Linear):
+    """Keeps a factor from its first forward pass on, as layers keep the angles of places."""
+
+    factor = None
+
+    def forward(self, x):
+        if self.factor is None:
+            self.factor = x.new_ones(4)
+        return super().forward(x.flatten(1)) * self.factor
+
+
+def test_a_network_can_be_trained_with_what_it_kept_while_it_was_measured():
+    model = Remembers(108, 4)
+    evaluate(model, made_split(4), TASKS["classification"], 2, ALONE)
+    model(torch.ones(1, 3, 6, 6)).sum().backward()
+    assert model.weight.grad.abs().sum() > 0
