@@ -64,7 +64,7 @@ def load_weights_(
         *_of_names(missing, unknown, tensors, given),
         *_of_shapes(tensors, shapes, head, first, excused, expected),
         *_of_kinds(wrong, tensors),
-        *(f"{name} has NaN or infinity in it" for name in _broken(tensors, given)),
+        *(f"{name} has NaN or infinity in it" for name in _broken(model, given)),
     ]
     if lines:
         raise ValueError("\n  ".join([f"{FIELD}: {source} does not fit the network:", *lines]))
@@ -228,12 +228,15 @@ def _of_kinds(wrong: Mapping[str, torch.dtype], own: Mapping[str, Tensor]) -> It
         )
 
 
-def _broken(own: Mapping[str, Tensor], given: Mapping[str, Any]) -> list[str]:
-    """What training that diverged leaves; buffers may hold what they like."""
+def _broken(model: nn.Module, given: Mapping[str, Any]) -> list[str]:
+    """What training that diverged leaves; a buffer, as a mask of attention, may be infinite."""
+    own = model.state_dict(keep_vars=True)
     return [
         name
         for name, tensor in given.items()
-        if name in own and tensor.is_floating_point() and not tensor.isfinite().all()
+        if isinstance(tensor, Tensor) and tensor.is_floating_point() and name in own
+        if tensor.isnan().any()
+        or (isinstance(own[name], nn.Parameter) and not tensor.isfinite().all())
     ]
 
 

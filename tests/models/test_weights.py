@@ -213,3 +213,20 @@ def test_weights_of_training_that_diverged_are_told() -> None:
     trained["bias"] = torch.tensor([1.0, float("nan")])
     with pytest.raises(ValueError, match="does not fit the network:\n  bias has NaN or infinity"):
         load_weights_(model, trained, "net.pt")
+
+
+class Attention(nn.Linear):
+    """Keeps the mask of what came before in a buffer."""
+
+    def __init__(self) -> None:
+        super().__init__(2, 2)
+        self.register_buffer("mask", torch.full((2, 2), float("-inf")).triu(1))
+
+
+def test_a_buffer_may_be_infinite_and_no_weight_may() -> None:
+    model, trained = Attention(), Attention().state_dict()
+    load_weights_(model, trained, "net.pt")
+    assert torch.equal(model.weight, trained["weight"])
+    trained["mask"][0, 0], trained["bias"] = float("nan"), torch.tensor([1.0, float("inf")])
+    with pytest.raises(ValueError, match=r"bias has NaN or infinity in it\n  mask has NaN"):
+        load_weights_(model, trained, "net.pt")
