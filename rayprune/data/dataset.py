@@ -20,7 +20,7 @@ from rayprune.data.named import open_named
 from rayprune.data.nests import map_tensors, num_bytes
 from rayprune.data.parquet import open_parquet
 from rayprune.data.preprocessing import with_size
-from rayprune.data.reader import Reader, batch_of, read_all, read_all_nests, readable_rows
+from rayprune.data.reader import Reader, batch_of, read_all, read_all_nests, readable_rows, stacked
 from rayprune.data.sources import (
     IGNORED_PIXEL,
     BadSampleError,
@@ -60,7 +60,7 @@ class Dataset:
     """Names of the classes; empty where targets are no class numbers and nothing names them."""
     example: tuple[Any, Any]
     """A batch of one sample, of which only shapes and types count: inputs and targets. Images are
-    zeros, and have no targets."""
+    zeros."""
     num_skipped: int
     """Samples left out of all parts because they cannot be read (`on_bad: skip`)."""
     preprocessing: Mapping[str, Any] | None = None
@@ -196,6 +196,7 @@ def _reading(data: config.Data, sources: Sources, has_classes: bool) -> _Reading
     _check_targets_move_along(augmentation, side, target, has_classes)
     check_augmentation(augmentation, data)
     must_stream = data.streaming == "always" or augmentation == "imagenet"
+    _, targets = stacked([(0, target)], sources.train.place(0))
     interpolation = "bilinear" if data.interpolation == "auto" else data.interpolation
     crop = IMAGENET_CROP if augmentation == "imagenet" else 1.0
     return _Reading(
@@ -203,7 +204,7 @@ def _reading(data: config.Data, sources: Sources, has_classes: bool) -> _Reading
         image.dtype,
         augmentation,
         is_streamed=must_stream or (data.streaming == "auto" and is_large),
-        example=(torch.zeros(1, wanted, *shape[1:]), None),
+        example=(torch.zeros(1, wanted, *shape[1:]), targets),
         num_channels=wanted,
         crop=crop if data.eval_crop == "auto" else data.eval_crop,
         interpolation=interpolation,

@@ -145,6 +145,7 @@ def test_images_may_have_targets_of_any_kind(function: str, streaming: str) -> N
     data = load_data(data_of(function, **fields), seed=0, has_classes=False)
     assert data.classes == () and data.num_channels == 1
     assert data.train.augmentation == "none"
+    assert data.example[1]["angle"].shape == (1,), "a task's forward may need targets"
     inputs, targets = all_of(data.train)
     assert inputs.dtype == torch.float32 and abs(float(inputs.mean())) < 1e-5
     rows = (targets["angle"] * 2).long()
