@@ -58,7 +58,8 @@ class Sparsifier:
         self.options = options
         self.model = model
         self.weights = {name: parameters[name] for name in masks}
-        self.network = shapes_of({name: parameters[name] for name in prunable(model)})
+        may_be_pruned = {*prunable(model), *masks}  # those of `prune.include` are in `masks` alone
+        self.network = shapes_of({n: p for n, p in parameters.items() if n in may_be_pruned})
         self.num_pruned = round(sparsity * num_weights(masks))
         self.sparsity = sparsity
         self.num_steps = num_steps

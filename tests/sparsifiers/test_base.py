@@ -270,3 +270,14 @@ def test_uniform_plus_spares_no_other_layer_where_the_first_is_ignored(recover):
     sparsifier = METHODS["gmp"](options, model, rest, sparsity=0.5, num_steps=STEPS)
     masks = sparsifier.final_masks()
     assert [num_pruned({name: mask}) for name, mask in masks.items()] == [81, 192]
+
+
+def test_weights_of_other_layers_are_of_the_network_too():
+    """uniform_plus knows the last matrix by it: prune.include may name one behind the last layer."""
+    own = nn.ParameterDict({"w": torch.randn(4, 20)})  # a layer of the user's
+    model = nn.Sequential(nn.Linear(20, 20, bias=False), nn.Linear(20, 20, bias=False), own)
+    masks = {n: torch.ones_like(p) > 0 for n, p in model.named_parameters()}
+    options = Gmp(interval=0.5, allocation="uniform_plus")
+    sparsifier = METHODS["gmp"](options, model, masks, sparsity=0.9, num_steps=STEPS)
+    left = {n: int(mask.sum()) for n, mask in sparsifier.final_masks().items()}
+    assert left["2.w"] == 16, "a fifth of the last one stays"
