@@ -54,7 +54,10 @@ def prune_weights(
         raise ValueError(f"prune.sparsity must be in [0, 1], got {sparsity}.")
     check_sparsity(pattern, sparsity)
     if not weights:
-        raise ValueError("prune.ignore must leave weights to prune, and leaves none.")
+        raise ValueError(
+            "the network has no weights to prune: none of convolution and linear layers, or "
+            "prune.ignore leaves none of them. Name others in prune.include, or ignore fewer"
+        )
     goal = max(round(sparsity * num_weights(masks)), num_pruned(masks))
     if pattern == "filter":
         return _prune_filters(weights, masks, goal, allocation, network)
