@@ -102,7 +102,8 @@ def train_stage(
     """
     check_equal(digest(start.masks), "the masks", worker)
     model.load_state_dict(dict(start.weights))
-    model.to(worker.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    model.to(worker.device)
+    _lay_out_(model)
     setup = set_up(experiment, stage, start.masks, rates, model, dataset, worker)
     state = _first_state(setup, start, checkpoint)
     for epoch in range(state.epochs_done, stage.last_epoch):
@@ -119,6 +120,13 @@ def train_stage(
         if not broadcast(wanted if worker.is_first else None, worker):
             return None
     return TrainedStage(_finish(setup, start, state), state.history)
+
+
+def _lay_out_(model: nn.Module) -> None:
+    """Bring what is of images into channels_last order; `Module.to` would fail over a volume's."""
+    for tensor in (*model.parameters(), *model.buffers()):
+        if tensor.ndim == 4:
+            tensor.data = tensor.data.to(memory_format=torch.channels_last)
 
 
 def _first_state(setup: StageSetup, start: Snapshot, checkpoint: bytes | None) -> EpochState:

@@ -14,6 +14,7 @@ from made_plans import (
 )
 from torch import nn
 
+from rayprune.config import Experiment
 from rayprune.plan import make_plan
 from rayprune.results.files import epoch_file
 from rayprune.results.stages import finished_records
@@ -164,3 +165,30 @@ def test_test_images_are_read_once_a_stage(small, tmp_path, monkeypatch):
     monkeypatch.setattr(module, "_measure", watched)
     run(wanted, tmp_path)
     assert sum(read) == 2 and len(read) > 4
+
+
+def volumes():
+    inputs = torch.rand(40, 2, 4, 4, 4, generator=torch.Generator().manual_seed(0))
+    return {"train": (inputs, torch.arange(40) % 2), "test": (inputs[:8], torch.arange(8) % 2)}
+
+
+def volume_net(num_classes):
+    return nn.Sequential(nn.Conv3d(2, 4, 3, padding=1), nn.Flatten(), nn.Linear(256, num_classes))
+
+
+def test_a_network_of_volumes_is_pruned_as_one_of_images_is(tmp_path):
+    wanted = Experiment.model_validate(
+        {
+            "model": {"target": f"{__name__}:volume_net"},
+            "data": {"target": f"{__name__}:volumes"},
+            "batch_size": 10,
+            "dense": {"epochs": 1},
+            "retrain": {"epochs": 1},
+            "prune": {"sparsity": 0.5},
+        }
+    )
+    snapshot, _ = run(wanted, tmp_path)
+    assert sorted(snapshot.masks) == ["0.weight", "2.weight"]
+    for name, mask in snapshot.masks.items():
+        assert torch.equal(snapshot.weights[name] != 0, mask)
+    assert snapshot.records[-1].flops == 2 * 4 * 27 * 64 + 256 * 2
