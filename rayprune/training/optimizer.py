@@ -17,7 +17,16 @@ KINDS = ("momentum_buffer", "exp_avg", "exp_avg_sq", STEP)  # what torch's optim
 
 
 def make_optimizer(optim: Optim, groups: Iterable[dict[str, Any]]) -> Optimizer:
-    """torch's optimiser over these parameter groups; the training loop sets the learning rate."""
+    """torch's optimiser over these parameter groups; the training loop sets the learning rate.
+
+    Raises ``ValueError`` without a group.
+    """
+    groups = list(groups)
+    if not groups:
+        raise ValueError(
+            "experiment.model: no parameter of the network can be trained, requires_grad is False "
+            "for all of them. Leave it True for those that are to be"
+        )
     shared: dict[str, Any] = {"lr": optim.lr, "weight_decay": optim.weight_decay}
     if optim.name == "sgd":
         nesterov = optim.weight_decay > 0 and optim.momentum > 0

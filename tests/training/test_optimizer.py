@@ -11,6 +11,7 @@ from rayprune.config.optim import Optim
 from rayprune.data import NUM_RANDOMS
 from rayprune.plan import make_plan
 from rayprune.pruning.masks import digest, num_pruned, num_weights
+from rayprune.sparsifiers import FixedMasks
 from rayprune.training.network import make_model
 from rayprune.training.optimizer import clip_gradients_, make_optimizer
 from rayprune.training.order import epoch_order, epoch_randoms
@@ -266,3 +267,10 @@ def test_two_ranks_equal_each_other_and_one(small, tmp_path):
         assert digest(masks) == digest(alone.masks), name
         for tensor_name, tensor in alone.weights.items():
             torch.testing.assert_close(weights[tensor_name], tensor, rtol=1e-3, atol=1e-4)
+
+
+def test_a_network_without_a_parameter_to_train_is_told():
+    model = nn.Linear(2, 2).requires_grad_(False)
+    frozen = FixedMasks(model, {}, silenced={}, weight_decay=0.0)
+    with pytest.raises(ValueError, match=r"experiment\.model: no parameter .* can be trained"):
+        make_optimizer(Optim(), frozen.parameter_groups())
