@@ -91,12 +91,26 @@ def check_brought(experiments: Sequence[Experiment]) -> None:
 
     seen: dict[Data, tuple[int, int] | None] = {}
     brought = [experiment for experiment in experiments if experiment.model.weights is not None]
+    for experiment in brought:
+        _check_masks(experiment)
     for model, data in dict.fromkeys((each.model, each.data) for each in brought):
         if data not in seen:
             seen[data] = _classes_and_channels(data)
         num_classes, channels = seen[data] or (None, data.channels)
         check_weights(
             model, num_classes=num_classes, in_channels=channels, is_certain=seen[data] is not None
+        )
+
+
+def _check_masks(experiment: Experiment) -> None:
+    """Methods that sparsify make their own masks, and would let pruned weights come back."""
+    from rayprune.models import read_masks
+
+    weights, sparsify = experiment.model.weights, experiment.dense.sparsify
+    if sparsify is not None and weights is not None and read_masks(weights):
+        raise ConfigError(
+            f"experiment.dense.sparsify: {sparsify.method} starts from a dense network, and "
+            f"{weights} is a pruned one. Take the folder dense/ beside it, or leave sparsify out"
         )
 
 

@@ -10,6 +10,7 @@ import torch
 from made_records import record
 
 from rayprune import config
+from rayprune.checks import check_brought
 from rayprune.config import Experiment
 from rayprune.exporting.model_files import write_model
 from rayprune.models import build_model
@@ -79,3 +80,16 @@ def test_what_it_was_trained_with_comes_back(pruned: Snapshot, tmp_path: Path) -
     (tmp_path / "provenance.json").write_text(json.dumps({"preprocessing": {"mean": [0.5]}}))
     with pytest.raises(ValueError, match="has a broken preprocessing"):
         trained_preprocessing(model)
+
+
+def test_methods_that_make_masks_do_not_start_from_a_pruned_network(
+    pruned: Snapshot, tmp_path: Path
+) -> None:
+    write_model(pruned, Experiment(), str(tmp_path), {"key": "k"})
+    dense = {"epochs": 2, "sparsify": {"method": "gmp"}}
+    model = {"name": "lenet5", "weights": str(tmp_path)}
+    wanted = Experiment.model_validate({"model": model, "dense": dense})
+    with pytest.raises(ValueError, match=r"gmp starts from a dense network, and .* the folder den"):
+        check_brought([wanted])
+    (tmp_path / "masks.safetensors").unlink()
+    check_brought([wanted])
