@@ -64,6 +64,7 @@ def check_parts(study: Study, trials: Sequence[TrialPlan]) -> None:
     for model in dict.fromkeys(experiment.model for experiment in experiments):
         fields = {"weights": model.weights, "weights_key": model.weights_key}
         check_model(model.name, target=model.target, new_head=model.new_head, **fields)
+    _check_sizes(experiments)
     _check_tasks(experiments)
     check_brought(experiments)
     if study.search.scheduler is not None or not study.search.algorithm.is_listed:
@@ -74,6 +75,17 @@ def check_parts(study: Study, trials: Sequence[TrialPlan]) -> None:
         from rayprune.distributed.tracking import check_tracking
 
         check_tracking(study.tracking)
+
+
+def _check_sizes(experiments: Sequence[Experiment]) -> None:
+    """What images are to be resized to is known where weights are to say it."""
+    from rayprune.data import with_size
+    from rayprune.models import trained_preprocessing
+
+    pairs = dict.fromkeys((each.model, each.data) for each in experiments)
+    for model, data in pairs:
+        if data.resize == "auto":
+            with_size(data, trained_preprocessing(model))
 
 
 def _check_tasks(experiments: Sequence[Experiment]) -> None:

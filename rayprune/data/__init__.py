@@ -20,6 +20,7 @@ from rayprune.data.augment import NUM_RANDOMS
 from rayprune.data.check import check_data
 from rayprune.data.dataset import Dataset, load_data, open_sources
 from rayprune.data.nests import map_tensors
+from rayprune.data.preprocessing import with_size
 from rayprune.data.sources import IGNORED_PIXEL
 from rayprune.data.splits import InMemory, Split
 
@@ -33,4 +34,5 @@ __all__ = [
     "load_data",
     "map_tensors",
     "open_sources",
+    "with_size",
 ]

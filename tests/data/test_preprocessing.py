@@ -12,6 +12,7 @@ from torch import Tensor
 from torchvision.transforms import v2 as tv
 
 from rayprune import config
+from rayprune.checks import check_parts
 from rayprune.config.preprocessing import Preprocessing
 from rayprune.data import Dataset, load_data
 
@@ -145,3 +146,9 @@ def test_what_one_network_was_trained_with_serves_the_next_one() -> None:
     assert torch.equal(inputs_of(again), inputs_of(first))
     with pytest.raises(ValueError, match=r"of 3 channels, these images have 4\. Write data\.norm"):
         load_data(data, seed=0, trained=TRAINED)
+
+
+def test_a_size_that_nothing_says_is_told_before_a_study() -> None:
+    study = config.Study.model_validate({"experiment": {"data": {"resize": "auto"}}})
+    with pytest.raises(ValueError, match=r"resize: auto takes the size .* Write resize: 224"):
+        check_parts(study, [])
