@@ -273,7 +273,7 @@ def test_uniform_plus_spares_no_other_layer_where_the_first_is_ignored(recover):
 
 
 def test_weights_of_other_layers_are_of_the_network_too():
-    """uniform_plus knows the last matrix by it: prune.include may name one behind the last layer."""
+    """uniform_plus knows the last matrix by it, which prune.include may have named."""
     own = nn.ParameterDict({"w": torch.randn(4, 20)})  # a layer of the user's
     model = nn.Sequential(nn.Linear(20, 20, bias=False), nn.Linear(20, 20, bias=False), own)
     masks = {n: torch.ones_like(p) > 0 for n, p in model.named_parameters()}
