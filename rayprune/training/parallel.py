@@ -48,7 +48,7 @@ def parallelized(loss: Loss, train: Split, worker: Worker) -> nn.Module:
     return DistributedDataParallel(
         loss,
         device_ids=[worker.device] if worker.device.type == "cuda" else None,
-        broadcast_buffers=False,  # they are averaged once an epoch instead of at each forward
+        forward_sync_buffers=False,  # they are averaged once an epoch instead
         find_unused_parameters=loss.task.find_unused_parameters or _leaves_some_out(loss, train),
     )
 
