@@ -277,3 +277,18 @@ def test_a_users_task_counts_with_its_file(tmp_path, monkeypatch):
     assert list(before) == ["task.target"]
     (tmp_path / "my_task_of_a_test.py").write_text("def task(): return 1")
     assert of(task={"target": "my_task_of_a_test:task"}) != before
+
+
+def test_a_file_that_a_users_function_is_given_counts_by_its_bytes(tmp_path):
+    def of_texts(file, **more):
+        kwargs = {"train": str(file), "text_column": "text", **more}
+        return of(data={"target": "my_texts:texts", "kwargs": kwargs})
+
+    one, two = tmp_path / "one.csv", tmp_path / "two.csv"
+    one.write_text("text,label\ngood,1\n")
+    shutil.copyfile(one, two)
+    assert of_texts(one) == of_texts(two)
+    assert "data.kwargs.train" in of_texts(one) and len(of_texts(one)) == 2
+    two.write_text("text,label\ngood,0\n")
+    assert of_texts(one) != of_texts(two)
+    assert of_texts(tmp_path / "gone.csv").keys() == {"data.target"}
