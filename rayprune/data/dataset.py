@@ -26,8 +26,8 @@ from rayprune.data.sources import (
     Source,
     Sources,
     TensorRows,
+    are_images,
     check_classes,
-    is_image,
 )
 from rayprune.data.splits import (
     InMemory,
@@ -60,7 +60,7 @@ class Dataset:
     def num_channels(self) -> int | None:
         """Colour channels of images; None where inputs are no images."""
         inputs = self.example[0]
-        return inputs.shape[1] if is_image(inputs) and inputs.ndim == 4 else None
+        return inputs.shape[1] if are_images(inputs) else None
 
 
 def load_data(
@@ -156,7 +156,7 @@ def _samples(source: Source, data: config.Data, reading: Reading) -> Samples:
     if isinstance(source, TensorRows) and (reading.shape is None or _is_kept(source, reader)):
         return InMemory(map_tensors(Tensor.contiguous, source.inputs), source.targets)
     if reading.shape is None:
-        return InMemory(*read_all_nests(reader))
+        return InMemory(*read_all_nests(reader, on_bad=data.on_bad))
     return InMemory(
         *read_all(reader, reading.dtype, num_threads=data.loader_workers, on_bad=data.on_bad)
     )

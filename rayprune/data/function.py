@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from rayprune.config.target import find_target
-from rayprune.data.nests import num_samples, tensors_in
+from rayprune.data.nests import leaves_in, num_samples, tensors_in
 from rayprune.data.sources import DatasetRows, Source, Sources, TensorRows, as_levels
 
 FIELD = "experiment.data.target"
@@ -75,6 +75,12 @@ def _rows(
         raise ValueError(
             f"{name} must be (inputs, targets), tensors or nests of tensors with a first dimension "
             f"that all share, got {_shapes(inputs)} and {_shapes(targets)}"
+        )
+    other = next((leaf for leaf in leaves_in(part) if not isinstance(leaf, Tensor)), None)
+    if other is not None:
+        raise ValueError(
+            f"{name} must be (inputs, targets) of tensors alone, got {type(other).__name__} among "
+            "them. Make a tensor of it, or leave it out"
         )
     if lengths[0] == 0:
         raise ValueError(f"{name} is empty")

@@ -12,28 +12,33 @@ from torch import Tensor
 
 def map_tensors(function: Callable[[Tensor], Any], nest: Any) -> Any:
     """The nest with `function` of each tensor in its place; what is no tensor stays."""
-    if isinstance(nest, Tensor):
-        return function(nest)
+    return map_leaves(lambda leaf: function(leaf) if isinstance(leaf, Tensor) else leaf, nest)
+
+
+def map_leaves(function: Callable[[Any], Any], nest: Any) -> Any:
+    """The nest with `function` of each leaf in its place, whatever that is."""
     if isinstance(nest, Mapping):
-        return {key: map_tensors(function, value) for key, value in nest.items()}
+        return {key: map_leaves(function, value) for key, value in nest.items()}
     if isinstance(nest, tuple):
-        values = [map_tensors(function, value) for value in nest]
+        values = [map_leaves(function, value) for value in nest]
         return type(nest)(*values) if hasattr(nest, "_fields") else tuple(values)
     if isinstance(nest, list):
-        return [map_tensors(function, value) for value in nest]
-    return nest
+        return [map_leaves(function, value) for value in nest]
+    return function(nest)
 
 
 def tensors_in(nest: Any) -> Iterator[Tensor]:
     """Every tensor of a nest."""
-    if isinstance(nest, Tensor):
+    return (leaf for leaf in leaves_in(nest) if isinstance(leaf, Tensor))
+
+
+def leaves_in(nest: Any) -> Iterator[Any]:
+    """Everything in a nest that is no dictionary, list or tuple."""
+    if isinstance(nest, Mapping | list | tuple):
+        for value in nest.values() if isinstance(nest, Mapping) else nest:
+            yield from leaves_in(value)
+    else:
         yield nest
-    elif isinstance(nest, Mapping):
-        for value in nest.values():
-            yield from tensors_in(value)
-    elif isinstance(nest, list | tuple):
-        for value in nest:
-            yield from tensors_in(value)
 
 
 def as_tensors(value: Any) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, default_collate
 
 from rayprune.config.preprocessing import Interpolation
 from rayprune.data.augment import center_crop, grey, random_resized_crop
+from rayprune.data.nests import leaves_in, map_leaves, map_tensors
 from rayprune.data.sources import BadSampleError, Collate, Source
 
 Request = tuple[np.ndarray, np.ndarray | None]
@@ -21,6 +22,8 @@ Request = tuple[np.ndarray, np.ndarray | None]
 to another process would send all of its storage."""
 
 CHUNK = 256  # rows that one thread or process reads at a time
+NUMBERS = Tensor | np.ndarray | np.generic | bool | int | float  # what can be stacked
+A_COLLATE = "which makes a batch of a list of samples"
 SMALL_IMAGE = 64 * 64  # pixels below which threads cost more than they bring
 
 
@@ -72,7 +75,12 @@ def batch_of(samples: list[Any], collate: Collate | None, place: str) -> tuple[A
         raise ValueError(
             f"{place}: collate must return (inputs, targets), got {type(batch).__name__}"
         )
-    return batch[0], batch[1]
+    inputs, targets = map_leaves(_array_as_tensor, (batch[0], batch[1]))
+    return inputs, targets
+
+
+def _array_as_tensor(leaf: Any) -> Any:
+    return torch.from_numpy(leaf) if isinstance(leaf, np.ndarray) else leaf
 
 
 def stacked(samples: list[Any], place: str) -> tuple[Any, Any]:
@@ -80,22 +88,53 @@ def stacked(samples: list[Any], place: str) -> tuple[Any, Any]:
 
     Raises a ``ValueError`` for samples of different shapes or kinds; `place` is where they are.
     """
+    other = next((leaf for leaf in leaves_in(samples[0]) if not isinstance(leaf, NUMBERS)), None)
+    if other is not None:
+        raise ValueError(
+            f"{place}: a sample must be tensors, arrays and numbers, got {type(other).__name__}. "
+            f"Leave it out, or return `collate` beside train and test, {A_COLLATE}"
+        )
     try:
-        inputs, targets = default_collate(samples)
+        batch = default_collate(samples)
     except (RuntimeError, TypeError, KeyError) as error:
         reason = str(error).splitlines()[0]
         raise ValueError(
             f"{place}: samples of a batch must have equal shapes, or your function must return "
-            f"`collate` beside train and test, which makes a batch of a list of samples ({reason})"
+            f"`collate` beside train and test, {A_COLLATE} ({reason})"
         ) from error
+    inputs, targets = _with_tuples(samples[0], batch)
     return inputs, targets
 
 
-def read_all_nests(reader: Reader) -> tuple[Any, Any]:
-    """Inputs and targets of all rows, stacked, where inputs are no images."""
-    rows = range(len(reader.source))
-    inputs, targets = stacked([reader(row) for row in rows], reader.source.place(0))
-    return inputs, targets
+def _with_tuples(sample: Any, batch: Any) -> Any:
+    """The batch with tuples where the sample has them; `default_collate` makes lists of them."""
+    if isinstance(sample, Mapping):
+        return {name: _with_tuples(sample[name], inner) for name, inner in batch.items()}
+    if not isinstance(sample, tuple | list):
+        return batch
+    values = [_with_tuples(one, inner) for one, inner in zip(sample, batch, strict=True)]
+    if hasattr(sample, "_fields"):
+        return type(sample)(*values)
+    return tuple(values) if isinstance(sample, tuple) else values
+
+
+def read_all_nests(reader: Reader, *, on_bad: str) -> tuple[Any, Any]:
+    """Inputs and targets of all rows, without those skipped, where inputs are no images."""
+    samples = []
+    for row in range(len(reader.source)):
+        try:
+            samples.append(reader(row))
+        except BadSampleError:
+            if on_bad == "error":
+                raise
+    if not samples:
+        raise ValueError(_none_readable(reader))
+    return stacked(samples, reader.source.place(0))
+
+
+def _none_readable(reader: Reader) -> str:
+    num, place = len(reader.source), reader.source.place(0)
+    return f"none of {num} samples can be read, first {place}"
 
 
 def read_all(
@@ -123,12 +162,11 @@ def read_all(
             read(start)
     good = [target for target in targets if target is not None]
     if not good:
-        raise ValueError(
-            f"none of {len(images)} samples can be read, first {reader.source.place(0)}"
-        )
+        raise ValueError(_none_readable(reader))
     if len(good) < len(images):
         images = images[torch.tensor([target is not None for target in targets])]
-    return images, default_collate(good)
+    _, stacked_targets = stacked([(0, target) for target in good], reader.source.place(0))
+    return images, stacked_targets
 
 
 def readable_rows(reader: Reader, *, num_workers: int) -> Tensor:
@@ -145,7 +183,7 @@ def stream(
     for batch in _loader(_Batches(reader), requests, num_workers, pin_memory):
         if isinstance(batch, Exception):
             raise batch
-        yield batch
+        yield batch.inputs, batch.targets, batch.randoms
 
 
 def _loader(dataset: Any, keys: Iterable[Any], num_workers: int, pin: bool = False) -> DataLoader:
@@ -160,6 +198,20 @@ def _loader(dataset: Any, keys: Iterable[Any], num_workers: int, pin: bool = Fal
 
 
 @dataclass(frozen=True, eq=False)
+class _Batch:
+    """What a loader process sends: a value of ours, since DataLoader makes lists of tuples."""
+
+    inputs: Any
+    targets: Any
+    randoms: Tensor | None
+
+    def pin_memory(self) -> _Batch:
+        """Called by DataLoader where it pins memory."""
+        inputs, targets = map_tensors(Tensor.pin_memory, (self.inputs, self.targets))
+        return _Batch(inputs, targets, self.randoms)
+
+
+@dataclass(frozen=True, eq=False)
 class _Batches:
     """A dataset of whole batches, keyed by requests."""
 
@@ -171,7 +223,8 @@ class _Batches:
         place = self.reader.source.place(int(rows[0]))
         try:
             samples = [self.reader(row, n) for row, n in zip(rows.tolist(), numbers, strict=True)]
-            return *batch_of(samples, self.reader.collate, place), randoms
+            inputs, targets = batch_of(samples, self.reader.collate, place)
+            return _Batch(inputs, targets, None if randoms is None else torch.from_numpy(randoms))
         except ValueError as error:
             return error  # a value, so that the user sees it without a loader process's traceback
 

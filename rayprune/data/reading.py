@@ -100,12 +100,12 @@ def _of_nests(data: config.Data, sources: Sources, sample: tuple[Any, Any], num:
     for field in ("resize", "channels"):
         if getattr(data, field) is not None:
             raise ValueError(f"experiment.data.{field} is of images, and inputs here are none")
-    if data.augment not in ("auto", "none") or not isinstance(data.normalize, str):
-        field = "normalize" if data.augment in ("auto", "none") else "augment"
-        raise ValueError(
-            f"experiment.data.{field} is of images, and inputs here are none. Do it in your "
-            f"function, and leave {field} out"
-        )
+    for field in ("augment", "normalize"):
+        if getattr(data, field) not in ("auto", "none"):
+            raise ValueError(
+                f"experiment.data.{field} is of images, and inputs here are none. Do it in your "
+                f"function, and leave {field} out"
+            )
     must_stream = data.streaming == "always" or sources.collate is not None
     is_large = num * num_bytes(sample) > LARGE_BYTES and not isinstance(sources.train, TensorRows)
     example = batch_of([sample], sources.collate, sources.train.place(0))

@@ -167,9 +167,17 @@ def check_classes(targets: Tensor, num_classes: int | None, place: Callable[[int
 
 
 def is_image(value: Any) -> bool:
-    """Whether an input is one image, or (n, C, H, W) a batch of images, by itself."""
-    whole = isinstance(value, Tensor) and value.ndim in (3, 4)
-    return whole and (value.dtype == torch.uint8 or value.is_floating_point())
+    """Whether an input is one image (C, H, W), by itself."""
+    return isinstance(value, Tensor) and value.ndim == 3 and _may_be_levels(value)
+
+
+def are_images(value: Any) -> bool:
+    """Whether a batch of inputs is one of images (n, C, H, W)."""
+    return isinstance(value, Tensor) and value.ndim == 4 and _may_be_levels(value)
+
+
+def _may_be_levels(tensor: Tensor) -> bool:
+    return tensor.dtype == torch.uint8 or tensor.is_floating_point()
 
 
 def _input(value: Any, place: str) -> Any:

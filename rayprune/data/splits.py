@@ -17,7 +17,7 @@ from torch import Tensor
 from rayprune.data.augment import Augmentation, augment
 from rayprune.data.nests import map_tensors, tensors_in
 from rayprune.data.reader import Reader, stream
-from rayprune.data.sources import IGNORED_PIXEL, is_image
+from rayprune.data.sources import IGNORED_PIXEL, are_images
 
 NUM_STATISTICS = 16_384  # images that mean and std are taken over; their error is then about .1 %
 
@@ -160,7 +160,7 @@ class Split:
         numbers = repeat(None) if randoms is None or self.augmentation == "none" else randoms
         normalise = self.normalisation.to(device) if self.normalisation else torch.Tensor.float
         for inputs, targets, own in self.samples.fetch(indices, numbers, device):
-            if not (self.is_of_images and is_image(inputs) and inputs.ndim == 4):
+            if not (self.is_of_images and are_images(inputs)):
                 yield inputs, targets
                 continue
             if own is not None:

@@ -164,6 +164,7 @@ def test_targets_that_are_no_classes_need_a_task() -> None:
         {"channels": 3},
         {"augment": "crop"},
         {"normalize": {"mean": [0.5], "std": [0.5]}},
+        {"normalize": "imagenet"},
     ],
 )
 def test_what_is_of_images_is_refused_for_tokens(fields: dict[str, Any]) -> None:
@@ -174,3 +175,128 @@ def test_what_is_of_images_is_refused_for_tokens(fields: dict[str, Any]) -> None
 def test_images_do_not_move_without_their_targets() -> None:
     with pytest.raises(ValueError, match="do not move along with their images"):
         load_data(data_of("angles", augment="crop_flip"), seed=0, has_classes=False)
+
+
+class Pairs:
+    """Two tensors as inputs, by position."""
+
+    def __len__(self) -> int:
+        return 20
+
+    def __getitem__(self, row: int) -> tuple[tuple[Tensor, Point], int]:
+        return (torch.full((3,), row), Point(torch.full((2,), row), float(row))), row % 2
+
+
+def pairs() -> dict[str, Any]:
+    return {"train": Pairs(), "test": Pairs(), "classes": ["a", "b"]}
+
+
+def collated_pairs() -> dict[str, Any]:
+    return pairs() | {"collate": collate_with_numpy}
+
+
+def collate_with_numpy(samples: list[Any]) -> tuple[Any, Any]:
+    first = np.stack([given[0].numpy() for given, _ in samples])
+    return (first, first + 1), np.array([label for _, label in samples])
+
+
+@pytest.mark.parametrize("fields", [{}, {"streaming": "always"}])
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_tuple_of_inputs_stays_one(fields: dict[str, Any], workers: int) -> None:
+    """A model takes a tuple by position, and a list as one argument."""
+    data = load_data(data_of("pairs", loader_workers=workers, **fields), seed=0)
+    batches = data.test.batches([torch.tensor([4, 2])], device=CPU)
+    for inputs, _ in (*batches, data.example):
+        assert isinstance(inputs, tuple) and isinstance(inputs[1], Point)
+
+
+def test_what_a_collate_makes_of_numpy_are_tensors() -> None:
+    data = load_data(data_of("collated_pairs", loader_workers=0), seed=0)
+    ((inputs, targets),) = data.test.batches([torch.tensor([4, 2])], device=CPU)
+    for made in (inputs, data.example[0]):
+        assert isinstance(made, tuple) and isinstance(made[0], Tensor)
+    assert inputs[0][:, 0].tolist() == [4, 2] and targets.tolist() == [0, 0]
+
+
+def test_pinned_memory_keeps_tuples(monkeypatch: pytest.MonkeyPatch) -> None:
+    from torch.utils.data._utils.pin_memory import pin_memory
+
+    from rayprune.data.reader import _Batch
+
+    monkeypatch.setattr(Tensor, "pin_memory", lambda tensor: tensor + 1)  # there is no GPU here
+    pinned = pin_memory(_Batch((torch.ones(2), torch.ones(2)), [torch.ones(1)], None))
+    assert isinstance(pinned.inputs, tuple) and pinned.inputs[1].tolist() == [2, 2]
+    assert isinstance(pinned.targets, list)
+
+
+def texts_beside_tensors() -> dict[str, Any]:
+    inputs = {"ids": torch.zeros(4, 2), "text": ["a", "b", "c", "d"]}
+    return {"train": (inputs, torch.zeros(4).long()), "test": (inputs, torch.zeros(4).long())}
+
+
+def arrays_beside_tensors() -> dict[str, Any]:
+    inputs = {"ids": torch.zeros(4, 2), "lengths": np.arange(4)}
+    return {"train": (inputs, torch.zeros(4).long()), "test": (inputs, torch.zeros(4).long())}
+
+
+def texts_in_samples() -> dict[str, Any]:
+    samples = [({"ids": torch.zeros(2), "text": "a"}, 0)] * 4
+    return {"train": samples, "test": samples, "classes": ["a"]}
+
+
+@pytest.mark.parametrize(
+    ("function", "message"),
+    [
+        ("texts_beside_tensors", "train must be .* of tensors alone, got str among them"),
+        ("arrays_beside_tensors", "train must be .* of tensors alone, got ndarray among them"),
+        ("texts_in_samples", "train, row 0: a sample must be .*, got str. Leave it out"),
+    ],
+)
+def test_what_is_no_tensor_is_told(function: str, message: str) -> None:
+    """Nothing could take a batch's part of it: each batch would have all of it."""
+    with pytest.raises(ValueError, match=message):
+        load_data(data_of(function), seed=0)
+
+
+def videos() -> dict[str, Any]:
+    def part(num: int) -> tuple[Tensor, Tensor]:
+        return torch.rand(num, 2, 3, 4, 4), torch.arange(num) % 2
+
+    return {"train": part(8), "test": part(4)}
+
+
+def series() -> dict[str, Any]:
+    def part(num: int) -> tuple[Tensor, Tensor]:
+        return torch.rand(num, 5, 3), torch.arange(num) % 2
+
+    return {"train": part(8), "test": part(4)}
+
+
+@pytest.mark.parametrize("function", ["videos", "series"])
+def test_tensors_of_more_or_fewer_dimensions_are_no_images(function: str) -> None:
+    data = load_data(data_of(function), seed=0)
+    assert data.num_channels is None and data.preprocessing is None
+    inputs, _ = all_of(data.test)
+    assert torch.equal(inputs, data.test.samples.inputs)  # type: ignore[attr-defined]
+
+
+class Damaged(Pairs):
+    """Every fifth sample cannot be read."""
+
+    def __getitem__(self, row: int) -> Any:
+        if row % 5 == 4:
+            raise OSError("damaged")
+        return super().__getitem__(row)
+
+
+def damaged() -> dict[str, Any]:
+    return {"train": Damaged(), "test": Damaged(), "classes": ["a", "b"]}
+
+
+@pytest.mark.parametrize("streaming", ["never", "always"])
+def test_samples_that_cannot_be_read_are_skipped(streaming: str) -> None:
+    fields = {"on_bad": "skip", "streaming": streaming, "loader_workers": 0}
+    data = load_data(data_of("damaged", **fields), seed=0)
+    inputs, targets = all_of(data.test)
+    assert inputs[0][:, 0].tolist() == [row for row in range(20) if row % 5 != 4]
+    assert len(targets) == 16 and data.num_skipped == 8
