@@ -130,7 +130,8 @@ def _classes_and_channels(data: Data) -> tuple[int, int] | None:
     """How many the data has; None where only a run of the user's function could tell."""
     if data.target is not None:
         return None
-    from rayprune.data.dataset import NUM_FIRST, open_sources
+    from rayprune.data.dataset import open_sources
+    from rayprune.data.reading import NUM_FIRST
     from rayprune.data.sources import BadSampleError
 
     sources = open_sources(data)

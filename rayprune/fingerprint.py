@@ -33,6 +33,7 @@ from rayprune.config.task import OwnTask
 SAMPLED_FILES = 32
 SAMPLED_BLOCKS = 16
 BLOCK = 1 << 16
+LARGE = 1 << 30  # bytes from which on a file that a function is given is sampled, too
 ABSENT = "nothing there"  # the checks before a study say what is wrong
 # Where sets have their files below `data.root`: results may lie beside them, and grow.
 FOLDERS = {
@@ -76,7 +77,22 @@ def contents_of(experiment: Experiment) -> dict[str, str]:
     for field, target in targets.items():
         if target is not None:
             contents[field] = f"{target} {_of_module(target.partition(':')[0])}"
-    return contents | _of_images(data)
+    return contents | _of_kwargs(experiment) | _of_images(data)
+
+
+def _of_kwargs(experiment: Experiment) -> dict[str, str]:
+    """Of the files that a function of the user's is given, with how their names end."""
+    task = experiment.task.kwargs if isinstance(experiment.task, OwnTask) else {}
+    given = {"model": experiment.model.kwargs, "data": experiment.data.kwargs, "task": task}
+    contents = {}
+    for field, kwargs in given.items():
+        for name, value in kwargs.items():
+            if isinstance(value, str) and os.path.isfile(value):
+                with suppress(OSError):
+                    is_large = os.path.getsize(value) > LARGE
+                    found = _of_files(value) if is_large else _of_whole(value)
+                    contents[f"{field}.kwargs.{name}"] = f"{Path(value).suffix} {found}"
+    return contents
 
 
 def _entry_of(model: Model, path: Path) -> str | None:

@@ -293,3 +293,18 @@ def test_weights_that_are_called_like_torchvisions_are_other_ones(tmp_path):
     (tmp_path / "copy").mkdir()
     copy = shutil.copy(files["resnet18-f37072fd.pth"], tmp_path / "copy")
     assert of_weights(copy) == known != of_weights(copy, "small_cnn") == plain
+
+
+def test_a_file_that_a_users_function_is_given_counts_by_its_bytes(tmp_path):
+    def of_texts(file, **more):
+        kwargs = {"train": str(file), "text_column": "text", **more}
+        return of(data={"target": "my_texts:texts", "kwargs": kwargs})
+
+    one, two = tmp_path / "one.csv", tmp_path / "two.csv"
+    one.write_text("text,label\ngood,1\n")
+    shutil.copyfile(one, two)
+    assert of_texts(one) == of_texts(two)
+    assert "data.kwargs.train" in of_texts(one) and len(of_texts(one)) == 2
+    two.write_text("text,label\ngood,0\n")
+    assert of_texts(one) != of_texts(two)
+    assert of_texts(tmp_path / "gone.csv").keys() == {"data.target"}

@@ -12,7 +12,9 @@ same for any number of workers.
     reader.py    samples brought to one shape, in this process or in loader processes
     augment.py   images and random numbers to augmented images
     splits.py    batches, from memory or streamed
-    dataset.py   which of these a description needs
+    reading.py   how samples are read, by what the description and the first of them say
+    preprocessing.py  how images are normalised, and what `auto` stands for
+    dataset.py   from a description to its parts
     check.py     what is wrong with a description, without decoding an image
 """
 

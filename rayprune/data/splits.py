@@ -125,6 +125,8 @@ class Split:
     """None takes images as they are, as float32."""
     num_channels: int | None = None
     """Channels that grey images are repeated to; None leaves them."""
+    is_of_images: bool = True
+    """Whether inputs that look like a batch of images are one; else all are taken as they are."""
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -158,7 +160,7 @@ class Split:
         numbers = repeat(None) if randoms is None or self.augmentation == "none" else randoms
         normalise = self.normalisation.to(device) if self.normalisation else torch.Tensor.float
         for inputs, targets, own in self.samples.fetch(indices, numbers, device):
-            if not are_images(inputs):
+            if not (self.is_of_images and are_images(inputs)):
                 yield inputs, targets
                 continue
             if own is not None:

@@ -41,19 +41,22 @@ class Loss(nn.Module):
         return loss.reshape(())
 
 
-def parallelized(loss: Loss, train: Split, worker: Worker) -> nn.Module:
-    """The loss behind DDP; itself on a single worker."""
+def parallelized(loss: Loss, train: Split, worker: Worker, local_batch: int) -> nn.Module:
+    """The loss behind DDP; itself on a single worker. `local_batch` is a rank's part of a batch."""
     if worker.world_size == 1:
         return loss
     return DistributedDataParallel(
         loss,
         device_ids=[worker.device] if worker.device.type == "cuda" else None,
-        broadcast_buffers=False,  # they are averaged once an epoch instead of at each forward
-        find_unused_parameters=loss.task.find_unused_parameters or _leaves_some_out(loss, train),
+        forward_sync_buffers=False,  # they are averaged once an epoch instead
+        find_unused_parameters=(
+            loss.task.find_unused_parameters
+            or leaves_some_out(loss, train, min(local_batch, PROBE_SAMPLES))
+        ),
     )
 
 
-def _leaves_some_out(loss: Loss, train: Split) -> bool:
+def leaves_some_out(loss: Loss, train: Split, num_samples: int) -> bool:
     """Whether the loss reaches not all parameters, as seen in one step that changes nothing.
 
     To look in every step, as DDP otherwise would, costs time and warns where there are none.
@@ -61,7 +64,7 @@ def _leaves_some_out(loss: Loss, train: Split) -> bool:
     parameters = [parameter for parameter in loss.parameters() if parameter.requires_grad]
     buffers = [buffer.clone() for buffer in loss.buffers()]
     was_training, device = loss.training, next(loss.parameters()).device
-    inputs, targets = train.first(PROBE_SAMPLES, device)
+    inputs, targets = train.first(num_samples, device)
     loss.train()
     gradients = torch.autograd.grad(loss(inputs, targets), parameters, allow_unused=True)
     loss.train(was_training)

@@ -70,7 +70,9 @@ def set_up(
     sparsifier = _make_sparsifier(experiment, stage, model, masks, dataset, worker)
     task = make_task(experiment.task, label_smoothing=experiment.label_smoothing)
     loss = Loss(model, task)
-    parallel = parallelized(loss, dataset.train, worker) if stage.epochs else loss
+    local_batch = experiment.batch_size // worker.world_size
+    trains = stage.epochs > 0
+    parallel = parallelized(loss, dataset.train, worker, local_batch) if trains else loss
     optim = experiment.optim
     optimizer = make_optimizer(optim, sparsifier.parameter_groups(decay=optim.decay))
     return StageSetup(

@@ -140,7 +140,7 @@ def test_auto_augments_by_what_the_images_are(
     assert load_data(colour, seed=0).train.augmentation == "crop_flip"
     resized = colour.model_copy(update={"resize": 10})
     assert load_data(resized, seed=0).train.augmentation == "crop_flip"
-    monkeypatch.setattr("rayprune.data.dataset.LARGE_BYTES", 1000)
+    monkeypatch.setattr("rayprune.data.reading.LARGE_BYTES", 1000)
     large = load_data(resized, seed=0)
     assert large.train.augmentation == "imagenet"
     assert not isinstance(large.train.samples, InMemory)

@@ -6,7 +6,7 @@ import torch.multiprocessing as multiprocessing
 from torch import distributed, nn
 
 from rayprune.data import InMemory, Split
-from rayprune.training.parallel import Loss, parallelized
+from rayprune.training.parallel import Loss, leaves_some_out, parallelized
 from rayprune.training.task import TASKS, Task
 from rayprune.training.worker import Worker, leave_process_group
 
@@ -47,7 +47,7 @@ def split():
 
 def steps(model, task, worker, num_steps=3):
     """Some steps of SGD, a rank with its half of every batch."""
-    loss = parallelized(Loss(model, task), split(), worker)
+    loss = parallelized(Loss(model, task), split(), worker, 4)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, weight_decay=0.01)
     for step in range(num_steps):
         rows = torch.arange(8) + 4 * step % 16
@@ -89,11 +89,9 @@ def test_looking_for_them_changes_nothing():
     model = Halves()
     before = {name: value.clone() for name, value in model.state_dict().items()}
     worker = Worker()
-    assert isinstance(parallelized(Loss(model, OURS), split(), worker), Loss)
-    from rayprune.training.parallel import _leaves_some_out
-
-    assert _leaves_some_out(Loss(model, OURS), split())
-    assert not _leaves_some_out(Loss(nn.Linear(3, 2), OURS), split())
+    assert isinstance(parallelized(Loss(model, OURS), split(), worker, 4), Loss)
+    assert leaves_some_out(Loss(model, OURS), split(), 4)
+    assert not leaves_some_out(Loss(nn.Linear(3, 2), OURS), split(), 4)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert all(parameter.grad is None for parameter in model.parameters())
 
