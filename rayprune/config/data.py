@@ -29,7 +29,7 @@ class Normalize(Frozen):
 
     mean: tuple[float, ...]
     """What is subtracted."""
-    std: tuple[Annotated[float, Field(ge=0.004)], ...]
+    std: tuple[Annotated[float, Field(ge=0.0039)], ...]
     """What the rest is divided by."""
 
     @model_validator(mode="after")

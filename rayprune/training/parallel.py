@@ -62,13 +62,13 @@ def leaves_some_out(loss: Loss, train: Split, num_samples: int) -> bool:
     To look in every step, as DDP otherwise would, costs time and warns where there are none.
     """
     parameters = [parameter for parameter in loss.parameters() if parameter.requires_grad]
-    buffers = [buffer.clone() for buffer in loss.buffers()]
+    buffers = [(buffer, buffer.clone()) for buffer in loss.buffers()]
     was_training, device = loss.training, next(loss.parameters()).device
     inputs, targets = train.first(num_samples, device)
     loss.train()
     gradients = torch.autograd.grad(loss(inputs, targets), parameters, allow_unused=True)
     loss.train(was_training)
     with torch.no_grad():
-        for buffer, before in zip(loss.buffers(), buffers, strict=True):
+        for buffer, before in buffers:
             buffer.copy_(before)
     return any(gradient is None for gradient in gradients)

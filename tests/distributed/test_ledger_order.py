@@ -250,8 +250,13 @@ def test_stages_that_all_take_equally_long_are_run_in_the_best_order():
         assert time in (least(tree.plans, num_slots), best(tree, num_slots)), tree
 
 
-# Of those whose trials are known before; a searcher's are proposed as it runs.
-LISTED = [name for name in shipped_studies() if load_study(name).search.algorithm.is_listed]
+# Of those whose trials are known before; a searcher's are proposed as it runs. With two or three
+# trials, as recipes have, no order reaches the bound.
+LISTED = [
+    name
+    for name in shipped_studies()
+    if load_study(name).search.algorithm.is_listed and not name.startswith("recipe_")
+]
 
 
 @pytest.mark.parametrize("num_slots", [2, 4, 8, 16])

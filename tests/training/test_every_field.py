@@ -285,11 +285,11 @@ def test_the_law_fails_where_a_key_forgets_a_field(base, tmp_path, monkeypatch):
     """So that the tests above can fail: a network that depends on what no key says is found out."""
     real = running.make_model
 
-    def careless(experiment, dataset):
+    def careless(experiment, dataset, **how):
         if experiment.data.streaming == "never":  # a field that is in no key
             torch.manual_seed(99)
             return normed_net(10, 1)
-        return real(experiment, dataset)
+        return real(experiment, dataset, **how)
 
     monkeypatch.setattr(running, "make_model", careless)
     with pytest.raises(AssertionError, match="never"):
