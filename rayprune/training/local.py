@@ -16,7 +16,7 @@ from rayprune.results.stages import finished_records
 from rayprune.results.storage import StorageError
 from rayprune.training.run import failure_message, load_dataset, run_plan
 from rayprune.training.stage import EpochReport
-from rayprune.training.worker import Worker, broadcast, local_worker, training_process
+from rayprune.training.worker import Worker, broadcast, local_worker, met_by_all, training_process
 from rayprune.trials import TrialPlan
 
 
@@ -129,8 +129,9 @@ def _run_trial(
     except StorageError:
         raise
     except Exception as error:
-        if worker.world_size > 1 and not isinstance(error, ValueError):
-            raise  # the other ranks may be elsewhere; a user's mistake is met by all alike
+        is_mistake = isinstance(error, ValueError)
+        if worker.world_size > 1 and not (is_mistake and met_by_all(trial.name, worker)):
+            raise  # the other ranks are elsewhere, and wait: this process must end
         if journal is not None:
             journal.trial_failed(trial, failure_message(error))
         return

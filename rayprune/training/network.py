@@ -6,7 +6,7 @@ import logging
 from collections.abc import Hashable
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from rayprune.config import Experiment, Model
 from rayprune.data import Dataset, map_tensors
@@ -44,8 +44,14 @@ def initial_snapshot(model: nn.Module, experiment: Experiment) -> Snapshot:
         for name, parameter in model.named_parameters()
         if name in names
     }
-    weights = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
-    return Snapshot(weights, masks)
+    held = model.state_dict()
+    others = [name for name, value in held.items() if not isinstance(value, Tensor)]
+    if others:
+        raise ValueError(
+            f"experiment.model: the state_dict of {type(model).__name__} must hold tensors alone, "
+            f"got {', '.join(others)}. Keep what get_extra_state returns as a buffer"
+        )
+    return Snapshot({name: tensor.detach().clone() for name, tensor in held.items()}, masks)
 
 
 def network_cost(
@@ -96,9 +102,18 @@ def _count_network(experiment: Experiment, dataset: Dataset) -> tuple[int, dict[
         inputs, targets = map_tensors(lambda tensor: tensor.to(device), dataset.example)
         task.forward(model, inputs, targets)
 
-    num_parameters = sum(parameter.numel() for parameter in network.parameters())
+    parameters = dict(network.named_parameters())
     names = prunable(network, experiment.prune.include)
-    return num_parameters, multiply_adds_of(network, names, forward)
+    num_parameters = sum(parameter.numel() for parameter in parameters.values())
+    try:
+        return num_parameters, multiply_adds_of(network, names, forward)
+    except Exception as error:  # of the user's network: a trained stage is not lost for a number
+        log.warning(
+            "flops count every weight once: %s does not run on a CPU with one sample (%r)",
+            type(network).__name__,
+            error,
+        )
+        return num_parameters, {name: parameters[name].numel() for name in names}
 
 
 def _build(model: Model, dataset: Dataset, is_filled: bool) -> nn.Module:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TypeVar, cast
 
 import torch
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 
 Value = TypeVar("Value")
 LAST_COLLECTIVE_S = 0.3
+ALONE_S = 30.0  # after which an error that the other ranks have not met is one rank's alone
 
 
 @dataclass(frozen=True)
@@ -85,6 +87,23 @@ def broadcast(value: Value | None, worker: Worker) -> Value:
         value = box[0]
     assert value is not None
     return value
+
+
+def met_by_all(what: str, worker: Worker, timeout_s: float = ALONE_S) -> bool:
+    """Whether every rank comes here, within this time.
+
+    Asked through the group's store: a rank that met no error is in some collective, which would
+    wait for this one.
+    """
+    if worker.world_size == 1:
+        return True
+    store = dist.distributed_c10d._get_default_store()
+    store.set(f"{what}/{worker.rank}", "met")
+    try:
+        store.wait([f"{what}/{rank}" for rank in range(worker.world_size)], timedelta(0, timeout_s))
+    except RuntimeError:  # what a store raises when the time is over
+        return False
+    return True
 
 
 def gather(value: Value, worker: Worker) -> list[Value]:

@@ -14,6 +14,7 @@ from rayprune.training.worker import (
     gather,
     leave_process_group,
     local_worker,
+    met_by_all,
     training_process,
 )
 
@@ -115,3 +116,19 @@ def as_rank(rank, folder):
 
 def test_two_ranks_hear_each_other(tmp_path):
     multiprocessing.spawn(as_rank, (str(tmp_path),), nprocs=2)
+
+
+def meet(rank, folder):
+    distributed.init_process_group(
+        "gloo", init_method=f"file://{folder}/together", rank=rank, world_size=2
+    )
+    worker = Worker(rank, 2)
+    assert met_by_all("both", worker)
+    if rank == 1:
+        assert not met_by_all("alone", worker, timeout_s=0.5)
+    distributed.barrier()
+    leave_process_group()
+
+
+def test_an_error_that_one_rank_meets_alone_is_known_as_such(tmp_path):
+    multiprocessing.spawn(meet, (str(tmp_path),), nprocs=2)
