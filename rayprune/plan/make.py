@@ -164,7 +164,7 @@ def _check_schedules(experiment: Experiment, plan: list[Stage]) -> None:
 
 def _check_past_is_said(experiment: Experiment, schedule: str) -> None:
     """Of a network that was trained elsewhere, what a schedule needs to know of its training."""
-    dense = experiment.dense
+    dense, optim = experiment.dense, experiment.optim
     missing = [f"dense.{f}" for f in ("schedule", "trained_epochs") if getattr(dense, f) is None]
     if schedule in ("ft", "clr") and missing and dense.smallest_lr is None:
         does = "keeps" if schedule == "ft" else "falls to"
@@ -177,4 +177,9 @@ def _check_past_is_said(experiment: Experiment, schedule: str) -> None:
         raise ValueError(
             f"retrain.schedule {schedule} {does} the learning rates that the network was trained "
             f"with. Add {' and '.join(missing)}, and optim.lr, the largest"
+        )
+    if schedule in ("lrw", "slr", "clr", "llr", "allr") and "lr" not in optim.model_fields_set:
+        raise ValueError(
+            f"retrain.schedule {schedule} goes by the largest learning rate that the network was "
+            f"trained with, which nothing says. Add optim.lr"
         )

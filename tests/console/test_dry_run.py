@@ -55,7 +55,11 @@ def test_a_study_that_tunes_shows_its_tries_and_what_follows():
     )
 
 
-BROUGHT = {"model": {"name": "small_cnn", "weights": "net.pt"}, "prune": {"sparsity": 0.9}}
+BROUGHT = {
+    "model": {"name": "small_cnn", "weights": "net.pt"},
+    "optim": {"lr": 0.1},
+    "prune": {"sparsity": 0.9},
+}
 D1_ALONE = "ALLR goes by d1 alone: dense.trained_epochs is not given"
 
 

@@ -186,6 +186,7 @@ def test_a_network_that_is_only_measured_has_no_epochs_to_count():
     experiment = {
         "model": {"name": "small_cnn", "weights": "net.pt"},
         "dense": {"epochs": 0, "trained_epochs": 12},
+        "optim": {"lr": 0.1},
         "retrain": {"epochs": 3},
     }
     space = {"prune.sparsity": {"grid": [0.8, 0.9, 0.95]}}

@@ -10,7 +10,8 @@ PAST = {"trained_epochs": 90, "schedule": "stepped", "smallest_lr": 1e-4}
 
 def experiment(*, dense=None, **fields):
     model = {"name": "resnet20", "weights": "trained.pt"}
-    given = {"model": model, "dense": {"epochs": 0, **(PAST if dense is None else dense)}, **fields}
+    past = {"epochs": 0, **(PAST if dense is None else dense)}
+    given = {"model": model, "dense": past, "optim": {"lr": 0.1}, **fields}
     return Experiment.model_validate(given)
 
 
@@ -34,7 +35,7 @@ def test_stage_0_only_measures():
 def test_a_budget_may_be_all_retraining():
     budget = {"epochs": 10, "dense_epochs": 0}
     model = {"name": "resnet20", "weights": "trained.pt"}
-    fields = {"model": model, "budget": budget, "prune": {"cycles": 3}}
+    fields = {"model": model, "optim": {"lr": 0.1}, "budget": budget, "prune": {"cycles": 3}}
     plan = make_plan(Experiment.model_validate(fields))
     assert [stage.epochs for stage in plan] == [0, 3, 3, 4]
 
@@ -49,7 +50,7 @@ def test_keys_hold_the_bytes_and_not_the_path():
     "fields",
     [
         {"optim": {"lr": 0.2}},
-        {"optim": {"name": "adamw"}},
+        {"optim": {"name": "adamw", "lr": 0.1}},
         {"label_smoothing": 0.1},
         {"dense": {**PAST, "trained_epochs": 80}},
         {"dense": {**PAST, "smallest_lr": 1e-3}},
@@ -101,6 +102,14 @@ def test_only_what_is_missing_is_named():
 @pytest.mark.parametrize("schedule", ["llr", "allr"])
 def test_these_need_the_largest_rate_alone(schedule):
     plan_of(dense={}, retrain={"schedule": schedule})
+    with pytest.raises(ValueError, match=rf"{schedule} goes by the largest .* Add optim\.lr$"):
+        plan_of(dense={}, optim={}, retrain={"schedule": schedule})
+
+
+def test_a_rate_of_ones_own_needs_nothing_of_the_past():
+    plan_of(dense={}, optim={}, retrain={"schedule": "linear", "lr": 0.01})
+    plan_of(dense={"smallest_lr": 1e-3}, optim={}, retrain={"schedule": "ft"})
+    plan_of(dense={}, optim={}, retrain={"epochs": 0})
 
 
 @pytest.mark.parametrize(
