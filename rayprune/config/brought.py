@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from rayprune.config.entries import FIELD, find_entry
+from rayprune.config.entries import FIELD, TORCHVISION, find_entry
 
 # A network that rayprune wrote, best/ or dense/.
 MODEL = "model.safetensors"
@@ -23,9 +23,15 @@ def find_weights(name: str | None, target: str | None, weights: str) -> Path:
     entry = find_entry(name, target, weights)
     if entry is not None:
         return entry.file
+    absent = f"{FIELD}: {weights} is neither a file nor a folder that is here"
+    if path.name in ("best", "dense"):
+        study = path.parent.name
+        raise ValueError(f"{absent}. A study writes it: run python -m rayprune.tune {study} first")
+    if target is not None and not target.startswith(TORCHVISION):
+        raise ValueError(f"{absent}. Write the path of a .safetensors, .pt or .pth file")
     raise ValueError(
-        f"{FIELD}: {weights} is neither a file nor a folder that is here, nor the name of weights "
-        f"of {name or target} that torchvision or timm knows, such as DEFAULT"
+        f"{absent}, nor the name of weights of {name or target} that torchvision or timm knows, "
+        f"such as DEFAULT. Write the path of a .safetensors, .pt or .pth file"
     )
 
 
