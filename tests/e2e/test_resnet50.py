@@ -16,6 +16,8 @@ from rayprune.snapshot import decode, encode
 from rayprune.training.run import run_plan
 from rayprune.training.worker import Worker
 
+pytestmark = pytest.mark.slow
+
 NUM_PRUNABLE = 25_502_912
 NUM_PRUNED = round(0.9 * NUM_PRUNABLE)
 

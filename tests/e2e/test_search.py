@@ -274,6 +274,7 @@ def assert_tuned(results):
         assert [row["phase"] for row in mine] == ["tune"] * 2 + ["report"] * 2
 
 
+@pytest.mark.slow
 def test_a_study_tunes_each_setting_and_reports_on_its_choice(run):
     results = run(TUNED)
     assert_tuned(results)
