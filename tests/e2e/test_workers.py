@@ -29,7 +29,8 @@ def run(small, tmp_path):
         process = [sys.executable, *(launcher if num_workers > 1 else []), *command]
         done = subprocess.run(process, capture_output=True, text=True, timeout=240)
         assert done.returncode == 0, done.stderr
-        key = make_trials(load_study_of_one(file))[0].plan[-1].key
+        study = load_study_of_one(file, [f"scaling.workers={num_workers}"])
+        key = make_trials(study)[0].plan[-1].key
         return decode(load_content(str(storage), key))
 
     return start
