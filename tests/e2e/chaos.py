@@ -274,8 +274,9 @@ def check(there: Place, code: int) -> None:
     results = rp.open_results(there.folder / "storage" / "chaos")
     statuses = {trial.name: trial.status for trial in results.trials}
     expect(len(statuses) == 8 and set(statuses.values()) == {"finished"}, f"{statuses}", there)
-    last = [line.split()[0] for line in there.outputs[-1].splitlines()[-3:]]
-    expect(last == ["report", "table", "best"], "the summary is not what is printed last", there)
+    last = [line.split()[0] for line in there.outputs[-1].splitlines()[-4:]]
+    files = ["report", "table", "best", "dense"]
+    expect(last == files, "the summary is not what is printed last", there)
     wait_for_nobody(there)
 
 
