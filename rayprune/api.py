@@ -380,9 +380,7 @@ def _write_model(results: Results, trial: TrialPlan, storage: str, key: str, fol
     from rayprune.exporting.model_files import write_model
 
     about = {"study": results.comparison.summary.name, "trial": trial.name, "key": key}
-    snapshot = _snapshot_of(storage, key)
-    said = getattr(snapshot.records[-1], "preprocessing", None) if snapshot.records else None
-    write_model(snapshot, trial.experiment, folder, about, said)
+    write_model(_snapshot_of(storage, key), trial.experiment, folder, about)
 
 
 def _shipped_key(folder: str) -> str | None:

@@ -39,3 +39,12 @@ def small(few_images):
         "prune": {"sparsity": 0.9},
         "retrain": {"epochs": 2, "schedule": "allr"},
     }
+
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch):
+    """torch's folder of files that were downloaded."""
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    folder = tmp_path / "hub" / "checkpoints"
+    folder.mkdir(parents=True)
+    return folder

@@ -83,8 +83,7 @@ def _given_levels(given: config.Normalize | Preprocessing, channels: int) -> tup
             f"experiment.data.normalize is of {len(given.mean)} channels, these images have "
             f"{channels}. {_other_channels(len(given.mean), channels)}"
         )
-    both = (255 * torch.tensor(numbers, dtype=torch.float64) for numbers in (given.mean, given.std))
-    mean, std = both
+    mean, std = 255 * torch.tensor([given.mean, given.std], dtype=torch.float64)
     return mean.expand(channels), std.expand(channels)
 
 

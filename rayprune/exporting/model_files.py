@@ -22,18 +22,13 @@ from rayprune.snapshot import Snapshot
 
 
 def write_model(
-    snapshot: Snapshot,
-    experiment: Experiment,
-    folder: str,
-    about: Mapping[str, Any],
-    preprocessing: Mapping[str, Any] | None = None,
+    snapshot: Snapshot, experiment: Experiment, folder: str, about: Mapping[str, Any]
 ) -> None:
     """Write model.safetensors (the model's plain keys, zeros in place), masks.safetensors (one bit
     a weight, packed row by row, shapes in the metadata; none of a dense network) and
     provenance.json.
 
-    `preprocessing` says how images become inputs: mean and std of levels from 0 to 1, resize,
-    eval_crop, interpolation, channels. Raises ``StorageError``.
+    Raises ``StorageError``.
     """
     delete(provenance_file(folder))  # until all is written, the folder is nobody's
     weights = {name: tensor.contiguous() for name, tensor in snapshot.weights.items()}
@@ -47,7 +42,7 @@ def write_model(
     provenance = {
         **about,
         "experiment": experiment.model_dump(mode="json"),
-        "preprocessing": None if preprocessing is None else dict(preprocessing),
+        "preprocessing": snapshot.records[-1].preprocessing,
         "layers": [asdict(row) for row in layer_report(snapshot.masks)],
         "records": [record_to_json(record) for record in snapshot.records],
         "versions": {

@@ -165,13 +165,10 @@ def _first_layer(
 
 def _fits(name: str, tensor: Tensor, theirs: torch.dtype) -> bool:
     own = tensor.dtype
-    alike = (
-        own.is_floating_point == theirs.is_floating_point and own.is_complex == theirs.is_complex
-    )
-    is_counter = (
-        name.endswith(COUNTER) and theirs.is_floating_point
-    )  # as averaging weights leaves it
-    return is_counter or (alike and theirs not in QUANTIZED)
+    if name.endswith(COUNTER) and theirs.is_floating_point:  # as averaging weights leaves it
+        return True
+    kinds = [(kind.is_floating_point, kind.is_complex) for kind in (own, theirs)]
+    return kinds[0] == kinds[1] and theirs not in QUANTIZED
 
 
 def _of_names(

@@ -11,15 +11,6 @@ from rayprune.config.brought import find_weights, our_folder, weights_file
 from rayprune.config.entries import entry_of_file, find_entry
 
 
-@pytest.fixture
-def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """torch's folder of files that were downloaded."""
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    folder = tmp_path / "hub" / "checkpoints"
-    folder.mkdir(parents=True)
-    return folder
-
-
 @pytest.mark.parametrize(
     ("weights", "file"),
     [

@@ -1,6 +1,7 @@
 """The files of best/ load with nothing of ours, and say where they come from."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -64,7 +65,8 @@ def test_a_dense_network_has_no_masks(folder, snapshot):
 def test_provenance_says_how_images_became_inputs(folder, snapshot):
     assert json.loads((folder / "provenance.json").read_text())["preprocessing"] is None
     said = {"mean": [0.5], "std": [0.25], "resize": None, "eval_crop": None}
-    write_model(snapshot, Experiment(), str(folder), {}, said)
+    records = (replace(snapshot.records[-1], preprocessing=said),)
+    write_model(replace(snapshot, records=records), Experiment(), str(folder), {})
     assert json.loads((folder / "provenance.json").read_text())["preprocessing"] == said
 
 

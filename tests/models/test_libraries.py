@@ -12,15 +12,6 @@ import torchvision
 from rayprune.models import build_model
 
 
-@pytest.fixture
-def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """torch's folder of files that were downloaded."""
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    folder = tmp_path / "hub" / "checkpoints"
-    folder.mkdir(parents=True)
-    return folder
-
-
 @pytest.mark.parametrize("name", ["squeezenet1_1", "googlenet", "inception_v3"])
 @pytest.mark.parametrize("num_classes", [1000, 3])
 def test_an_entry_of_torchvision(name: str, num_classes: int, hub: Path) -> None:

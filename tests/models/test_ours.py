@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -73,7 +74,8 @@ def test_without_masks_there_are_none(pruned: Snapshot, tmp_path: Path) -> None:
 
 def test_what_it_was_trained_with_comes_back(pruned: Snapshot, tmp_path: Path) -> None:
     model = config.Model(name="lenet5", weights=str(tmp_path))
-    write_model(pruned, Experiment(), str(tmp_path), {"key": "k"}, SAID)
+    records = (replace(pruned.records[-1], preprocessing=SAID),)
+    write_model(replace(pruned, records=records), Experiment(), str(tmp_path), {"key": "k"})
     assert trained_preprocessing(model) == Preprocessing((0.5,), (0.25,), 32, 0.875, "bicubic")
     write_model(pruned, Experiment(), str(tmp_path), {"key": "k"})
     assert trained_preprocessing(model) is None

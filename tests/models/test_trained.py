@@ -12,15 +12,6 @@ from rayprune.models.trained import Preprocessing, trained_preprocessing
 IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
-@pytest.fixture
-def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """torch's folder of files that were downloaded."""
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    folder = tmp_path / "hub" / "checkpoints"
-    folder.mkdir(parents=True)
-    return folder
-
-
 @pytest.mark.parametrize("place", ["entry", "elsewhere"])
 @pytest.mark.parametrize(
     ("weights", "file", "crop"),
