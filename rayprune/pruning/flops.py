@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from rayprune.pruning.masks import Masks, num_pruned, prunable, sparsity
+from rayprune.pruning.masks import Masks, num_pruned, sparsity
 
 _META, _CPU = torch.device("meta"), torch.device("cpu")
 
@@ -71,29 +71,13 @@ def theoretical_speedup(multiply_adds: Mapping[str, int], densities: Mapping[str
 
 
 def multiply_adds(
-    build: Callable[[], nn.Module] | nn.Module, input_shape: tuple[int, ...]
-) -> dict[str, int]:
-    """The multiply-adds of each prunable weight for one sample of `input_shape`, in model order.
-
-    `build` makes the model, on the meta device: nothing is computed. A model in its place stays as
-    it is. A layer that is used twice counts twice, one that evaluation mode does not use has 0.
-    The scores of attention have no weights and are not counted.
-    """
-    model = _on_meta(build) if isinstance(build, nn.Module) else _built_on_meta(build)
-
-    def forward(model: nn.Module) -> None:
-        model(torch.empty(1, *input_shape, device="meta"))
-
-    return _counted(model, prunable(model), forward)
-
-
-def multiply_adds_of(
     model: nn.Module, names: Sequence[str], forward: Callable[[nn.Module, torch.device], Any]
 ) -> dict[str, int]:
     """The multiply-adds of the weights `names`, for what `forward(model, device)` computes.
 
-    The model stays as it is. Nothing is computed unless the model's way depends on values, as a
-    detector's does: then it runs once, on the CPU.
+    A layer that is used twice counts twice, one that evaluation mode does not use has 0. The scores
+    of attention have no weights and are not counted. The model stays as it is. Nothing is computed
+    unless its way depends on values, as a detector's does: then it runs once, on the CPU.
     """
     try:
         return _counted(_on_meta(model), names, lambda model: forward(model, _META))
@@ -139,11 +123,6 @@ class _WeightCounter(TorchDispatchMode):
 def _storage(tensor: Tensor) -> int:
     """What a weight and its views share."""
     return tensor.untyped_storage()._cdata
-
-
-def _built_on_meta(build: Callable[[], nn.Module]) -> nn.Module:
-    with torch.device("meta"):
-        return build()
 
 
 def _on_meta(model: nn.Module) -> nn.Module:

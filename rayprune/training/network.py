@@ -12,7 +12,7 @@ from rayprune.config import Experiment, Model
 from rayprune.data import Dataset, map_tensors
 from rayprune.models import brought_masks, build_model
 from rayprune.pruning.dead_inputs import without_dead_inputs
-from rayprune.pruning.flops import Cost, cost, multiply_adds_of
+from rayprune.pruning.flops import Cost, cost, multiply_adds
 from rayprune.pruning.masks import Masks, prunable
 from rayprune.snapshot import Snapshot
 from rayprune.training.order import derive_seed
@@ -106,7 +106,7 @@ def _count_network(experiment: Experiment, dataset: Dataset) -> tuple[int, dict[
     names = prunable(network, experiment.prune.include)
     num_parameters = sum(parameter.numel() for parameter in parameters.values())
     try:
-        return num_parameters, multiply_adds_of(network, names, forward)
+        return num_parameters, multiply_adds(network, names, forward)
     except Exception as error:  # of the user's network: a trained stage is not lost for a number
         log.warning(
             "flops count every weight once: %s does not run on a CPU with one sample (%r)",

@@ -2,12 +2,13 @@
 
 import pytest
 import torch
+from shaped import multiply_adds
 from torch import nn
 from torchvision.models import resnet18
 
 from rayprune.models import build_model
 from rayprune.pruning.dead_inputs import without_dead_inputs
-from rayprune.pruning.flops import cost, multiply_adds
+from rayprune.pruning.flops import cost
 from rayprune.pruning.masks import apply_, num_pruned, prunable
 from rayprune.pruning.structured import channel_masks, remove_filters
 

@@ -2,11 +2,12 @@ import math
 
 import pytest
 import torch
+from shaped import multiply_adds
 from torch import nn
 
 from rayprune.models import build_model
 from rayprune.pruning.allocation import layer_counts
-from rayprune.pruning.flops import cost, multiply_adds, theoretical_speedup
+from rayprune.pruning.flops import cost, theoretical_speedup
 from rayprune.pruning.masks import prunable
 
 
