@@ -5,7 +5,7 @@ import pytest
 import torch
 import torch.multiprocessing as multiprocessing
 from made_plans import run, run_until_killed
-from torch import distributed
+from torch import distributed, nn
 
 from rayprune.config import Experiment
 from rayprune.plan import make_plan
@@ -15,6 +15,11 @@ from rayprune.training.worker import Worker, check_equal, leave_process_group
 
 RECIPES = "rayprune.recipes"
 TASKS = {
+    "segmentation": {
+        "model": {"target": f"{__name__}:convolutions"},
+        "data": {"target": f"{__name__}:halves"},
+        "task": "segmentation",
+    },
     "regression": {
         "model": {"target": "rayprune.models.small_cnn:small_cnn", "kwargs": {"num_classes": 1}},
         "data": {
@@ -47,6 +52,26 @@ OPTIMISERS = {
     "adam": {"name": "adam", "lr": 0.002, "weight_decay": 0.01},
     "adamw": {"name": "adamw", "lr": 0.002, "ema_decay": 0.9},
 }
+
+
+def halves():
+    """Noise, and for each pixel whether it is bright."""
+
+    def part(num, seed):
+        generator = torch.Generator().manual_seed(seed)
+        images = torch.randint(256, (num, 3, 8, 8), dtype=torch.uint8, generator=generator)
+        return images, (images.float().mean(1) > 127).long()
+
+    return {"train": part(80, 0), "test": part(20, 1), "classes": ["dark", "bright"]}
+
+
+def convolutions(num_classes, in_channels):
+    return nn.Sequential(
+        nn.Conv2d(in_channels, 8, 3, padding=1),
+        nn.BatchNorm2d(8),
+        nn.ReLU(),
+        nn.Conv2d(8, num_classes, 1),
+    )
 
 
 def experiment(task, optimiser):
