@@ -79,11 +79,14 @@ class ResNet(nn.Module):
         return self.fc(out.mean((2, 3)))
 
 
-def cifar_resnet(depth: int, num_classes: int, in_channels: int) -> nn.Module:
-    """ResNet-`depth` for CIFAR, depth = 6n + 2, with shortcuts that have no parameters."""
+def cifar_resnet(depth: int, num_classes: int, in_channels: int, width: int = 1) -> nn.Module:
+    """ResNet-`depth` for CIFAR, depth = 6n + 2, with shortcuts that have no parameters.
+
+    Its stages have 16, 32 and 64 channels, times `width`.
+    """
     return ResNet(
         [(depth - 2) // 6] * 3,
-        [16, 32, 64],
+        [width * channels for channels in (16, 32, 64)],
         num_classes=num_classes,
         in_channels=in_channels,
         projects=False,
