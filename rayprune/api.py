@@ -24,6 +24,7 @@ from rayprune.results.files import (
     best_folder,
     default_storage,
     dense_folder,
+    export_folder,
     location,
     provenance_file,
     report_file,
@@ -46,6 +47,7 @@ from rayprune.trials import TrialPlan, make_trials
 if TYPE_CHECKING:
     from ray.tune import Callback, ResultGrid
 
+    from rayprune.exporting.export import Exported
     from rayprune.snapshot import Snapshot
 
 log = logging.getLogger(__name__)
@@ -130,6 +132,50 @@ class Results:
         if row is None:
             return None
         return BestTrial(str(row["trial"]), str(row["key"]), row, storage_of(self.folder))
+
+    def export(
+        self,
+        formats: Sequence[str],
+        *,
+        trial: str | None = None,
+        stage: str | None = None,
+        measure: bool = False,
+        threads: int = 1,
+        batch: int = 1,
+        folder: str | Path | None = None,
+        say: Callable[[str], None] = lambda doing: None,
+    ) -> Exported:
+        """Write the best trial's network as files for others, with a card; or another one's.
+
+        `formats` are some of safetensors, packed, onnx, int8, mnn, small, torch_sparse and
+        semi_structured. `trial` names a finished trial, `stage` a stage by its key. With `measure`
+        the latency of a pass over `batch` samples is measured, on so many `threads`. The files go
+        to ``export/best`` in the study's folder, or to one for the trial or the stage, unless
+        `folder` says otherwise. `say` hears what is being done.
+
+        Raises ``ValueError`` for what cannot be exported, before anything is written;
+        ``StorageError``.
+        """
+        from rayprune.exporting.exported import check_formats
+
+        check_formats(formats)
+        from rayprune.exporting.chosen import choose_stage
+        from rayprune.exporting.export import export
+
+        best = None if self.best is None else self.best.row
+        chosen = choose_stage(self.folder, self.table, best, trial, stage)
+        name = f"stage-{chosen.key}" if stage else f"trial-{trial}" if trial else "best"
+        place = export_folder(self.folder, name) if folder is None else location(folder)
+        summary = self.comparison.summary
+        return export(
+            _snapshot_of(storage_of(self.folder), chosen.key),
+            chosen.experiment,
+            place,
+            formats,
+            about={"study": summary.name, "trial": chosen.trial, "key": chosen.key},
+            latencies_of=(threads, batch) if measure else None,
+            say=say,
+        )
 
     def __repr__(self) -> str:
         return f"Results({self.folder!r}): {self.answer}"

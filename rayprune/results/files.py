@@ -9,6 +9,7 @@
                      report.html, plots/          for people
                      best/                        the model to ship
                      dense/                       the dense network that it was pruned from
+                     export/<trial>/              a network in formats for others, with its card
                      proposed.json                the points that a searcher proposed
                      running.json                 who runs the study
                      tensorboard/<trial>/         events for TensorBoard
@@ -91,6 +92,10 @@ def best_folder(folder: str) -> str:
 
 def dense_folder(folder: str) -> str:
     return f"{folder}/dense"
+
+
+def export_folder(folder: str, what: str) -> str:
+    return f"{folder}/export/{what}"
 
 
 def model_file(model: str) -> str:

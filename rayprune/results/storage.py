@@ -123,7 +123,7 @@ def _tried(what: str, uri: str, do: Callable[[pafs.FileSystem, str], T]) -> T:
             raise
         except OSError as error:
             if wait_s is None or _is_permanent(error):
-                raise StorageError(f"cannot {what}: {_reason(error)}") from error
+                raise StorageError(f"cannot {what}: {reason_of(error)}") from error
         time.sleep(wait_s)
     raise AssertionError("the last try returns or raises")
 
@@ -133,7 +133,7 @@ def _is_permanent(error: OSError) -> bool:
     return known or any(word in str(error) for word in PERMANENT)
 
 
-def _reason(error: OSError) -> str:
+def reason_of(error: OSError) -> str:
     return "the disk is full" if error.errno in FULL else str(error)
 
 

@@ -1,0 +1,153 @@
+"""How long a file takes, beside the same network dense in the fastest runtime that is installed."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from torch import nn
+
+from rayprune.exporting.network import Network, fresh_network
+from rayprune.exporting.process import RuntimeProcess, missing
+from rayprune.exporting.program import make_program, write_onnx, write_program
+from rayprune.exporting.sizes import zlib_size
+from rayprune.exporting.workplace import Workplace
+from rayprune.results.labels import counted
+from rayprune.results.measurement import Measurement
+
+MEGA = 1e6
+FIRST_ROUNDS = 10  # in which the fastest dense runtime is found
+
+Dense = dict[str, dict[str, Path]]
+"""Kind of network -> runtime -> its file, dense."""
+File = tuple[str, Path]
+"""Which runtime runs it, and where it lies."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Time:
+    """Milliseconds of a pass over one batch: medians, and the ratio of those that belong together.
+
+    The files take turns, so what else the machine does meets all of them alike.
+    """
+
+    median_ms: float
+    spread_ms: float
+    """The interquartile range."""
+    dense_ms: float
+    """Of the same network, dense, in the runtime that was fastest for it."""
+    dense_runtime: str
+    speedup: float
+    """The median over rounds of dense / this."""
+    load_average: float
+
+
+@dataclass(frozen=True, eq=False)
+class Bench:
+    """Times files, and keeps the dense files of the networks that it has seen."""
+
+    folder: Path
+    process: RuntimeProcess
+    threads: int
+    batch: int
+    """Samples of a pass."""
+    dense: Dense = field(default_factory=dict)
+    """Of the networks that it has seen; another bench may have made them."""
+
+    def measure(self, network: Network, runtime: str) -> Measurement:
+        """A trained network as the file that a runtime runs.
+
+        Raises ``ValueError`` where it cannot be exported or a package is missing.
+        """
+        place = Workplace(network, self.folder, self.process, self.batch)
+        path = place.file_for(runtime)
+        time = self.time(network, [(runtime, path)])[0]
+        return Measurement(
+            file_mb=path.stat().st_size / MEGA,
+            zlib_mb=zlib_size(path) / MEGA,
+            latency_ms=time.median_ms,
+            latency_spread_ms=time.spread_ms,
+            dense_latency_ms=time.dense_ms,
+            dense_runtime=time.dense_runtime,
+            measured_speedup=time.speedup,
+            load_average=time.load_average,
+            measured_with=f"{self.process.version_of(runtime)}, {self.conditions}",
+            machine=machine(),
+        )
+
+    @property
+    def conditions(self) -> str:
+        """ "1 thread, batch 1"."""
+        return f"{counted(self.threads, 'thread')}, batch {self.batch}"
+
+    def time(self, network: Network, files: Sequence[File]) -> list[Time]:
+        """The latency of each file, which are all of this network."""
+        inputs = [tensor.numpy() for tensor in network.inputs(self.batch)]
+        dense = self._dense_files(network)
+        self.process.close()
+        numbers = [self._open(runtime, path) for runtime, path in dense.items()]
+        first = _medians(self.process.time(numbers, inputs, least=FIRST_ROUNDS))
+        runtime = list(dense)[int(first.argmin())]
+        self.process.close()  # whatever threads the others keep
+        numbers = [self._open(*file) for file in [(runtime, dense[runtime]), *files]]
+        load = os.getloadavg()[0]
+        seconds = self.process.time(numbers, inputs)
+        self.process.close()
+        load = max(load, os.getloadavg()[0])
+        dense_by_round = np.median(seconds[:, 0], axis=1)
+        return [
+            Time(
+                median_ms=1e3 * float(np.median(own)),
+                spread_ms=1e3 * float(np.subtract(*np.percentile(own, [75, 25]))),
+                dense_ms=1e3 * float(np.median(seconds[:, 0])),
+                dense_runtime=self.process.version_of(runtime),
+                speedup=float(np.median(dense_by_round / np.median(own, axis=1))),
+                load_average=load,
+            )
+            for own in (seconds[:, number] for number in range(1, len(numbers)))
+        ]
+
+    def _open(self, runtime: str, path: Path) -> int:
+        return self.process.open(runtime, path, self.threads)
+
+    def _dense_files(self, network: Network) -> dict[str, Path]:
+        """The network as its code makes it, for every runtime that is here; made once for each."""
+        experiment, example = network.experiment, network.dataset.example
+        kind = repr((experiment.model, experiment.task, len(network.dataset.classes), example))
+        if kind not in self.dense:
+            name = f"dense-{len(self.dense)}"
+            self.dense[kind] = self._write_dense(network, fresh_network(network), name)
+        return self.dense[kind]
+
+    def _write_dense(self, network: Network, model: nn.Module, name: str) -> dict[str, Path]:
+        program = make_program(network, model, self.batch)
+        files = {"torch": self.folder / f"{name}.pt2"}
+        write_program(program, files["torch"])
+        if not missing("onnx"):
+            files["onnx"] = self.folder / f"{name}.onnx"
+            write_onnx(program, files["onnx"])
+        if "onnx" in files and not missing("openvino"):
+            files["openvino"] = files["onnx"]
+        if "onnx" in files and not missing("mnn"):
+            files["mnn"] = self.folder / f"{name}.mnn"
+            self.process.convert_to_mnn(files["onnx"], files["mnn"], is_sparse=False)
+        return files
+
+
+def machine() -> str:
+    """The CPU's model, as far as the system says it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, "") or platform.processor() or platform.machine()
+
+
+def _medians(seconds: np.ndarray) -> np.ndarray:
+    """Of each file, over rounds and passes."""
+    return np.median(seconds, axis=(0, 2))

@@ -1,0 +1,80 @@
+"""Every trained network of a study as a deployed file: weighed, timed, and kept with its stage."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from rayprune.config import Experiment, Measure
+from rayprune.exporting.measure import Bench, Dense
+from rayprune.exporting.network import trained_network
+from rayprune.exporting.process import RuntimeProcess
+from rayprune.results.measurement import Measurement, read_measurement, write_measurement
+from rayprune.results.progress import StudyProgress
+from rayprune.results.recorder import Recorder
+from rayprune.results.stages import LostSnapshotError, load_content
+from rayprune.snapshot import decode
+
+log = logging.getLogger(__name__)
+
+Found = tuple[str, Measurement | str]
+"""Key of a stage, and what was measured, or why nothing was."""
+
+
+def measure_stages(
+    stages: Sequence[tuple[str, Experiment]], storage: str, how: Measure
+) -> Iterator[Found]:
+    """Measure the networks of finished stages one after the other, each kept as it is measured.
+
+    What was measured before is not measured again. Nothing else should run on this machine.
+    """
+    dense: Dense = {}
+    with tempfile.TemporaryDirectory(prefix="rayprune-") as folder:
+        for key, experiment in stages:
+            found: Measurement | str | None = read_measurement(storage, key, how)
+            if found is None:
+                found = _measured(key, experiment, storage, how, Path(folder), dense)
+            yield key, found
+
+
+def _measured(
+    key: str, experiment: Experiment, storage: str, how: Measure, folder: Path, dense: Dense
+) -> Measurement | str:
+    try:
+        network = trained_network(decode(load_content(storage, key)), experiment)
+        # A process of its own for each: what one leaves behind slows no other.
+        with RuntimeProcess(folder) as process:
+            bench = Bench(folder, process, how.threads, how.batch, dense)
+            measurement = bench.measure(network, how.runtime)
+        write_measurement(storage, key, how, measurement)
+    except LostSnapshotError:
+        return f"the snapshot of stage {key} is gone"
+    except (ValueError, OSError) as error:
+        return str(error)
+    return measurement
+
+
+def keep_measured(
+    recorder: Recorder,
+    found: Iterable[Found],
+    progress: StudyProgress,
+    on_progress: Callable[[StudyProgress], None],
+) -> None:
+    """Give what is measured to the recorder, and tell of each network as it comes."""
+    stages = dict(recorder.unmeasured)
+    for number, (key, measured) in enumerate(found, 1):
+        trial = stages[key]
+        what = f"trial {trial.name}" if key == trial.key else f"the dense network of {trial.name}"
+        of = f"{number} of {len(stages)}"
+        if isinstance(measured, str):
+            log.warning("%s could not be measured (%s): %s", what, of, measured)
+            continue
+        recorder.add_measured(key, measured)
+        note = (
+            f"measured {what} ({of}): {measured.latency_ms:.3g} ms, {measured.file_mb:.3g} MB, "
+            f"{measured.measured_speedup:.1f}x as fast as dense"
+        )
+        on_progress(replace(progress, trials=recorder.trials, notes=[note]))
