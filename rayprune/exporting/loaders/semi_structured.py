@@ -25,7 +25,7 @@ def load(model: nn.Module, path: str | Path) -> nn.Module:
         sparse = json.loads(file.metadata()["info"])["modules"]
         state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     model.half().load_state_dict(state)  # strict: neither more nor fewer names
-    model.eval().requires_grad_(False).cuda()
+    model = model.eval().requires_grad_(False).cuda()
     for module in sparse:
         layer = model.get_submodule(module)
         weight = torch.sparse.to_sparse_semi_structured(layer.get_parameter("weight").detach())
