@@ -10,16 +10,18 @@ import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from rayprune.config import Experiment
 from rayprune.exporting.deployed import TOLERANCE, largest_difference, metrics_on_test
-from rayprune.exporting.exported import CARD, ExportedFile, Latency
+from rayprune.exporting.exported import CARD, Exported, ExportedFile, Latency
 from rayprune.exporting.formats import ALL_FILES, FORMATS, Made
 from rayprune.exporting.measure import Bench, machine
-from rayprune.exporting.model_files import write_model
+from rayprune.exporting.model_files import versions, write_model
 from rayprune.exporting.network import Network, trained_network
 from rayprune.exporting.process import RuntimeProcess
 from rayprune.exporting.sizes import zlib_size
@@ -29,19 +31,6 @@ from rayprune.snapshot import Snapshot
 
 Say = Callable[[str], None]
 """Hears what is being done."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Exported:
-    """What an export came to."""
-
-    folder: str
-    """Where its files lie: a path or a URI."""
-    files: tuple[ExportedFile, ...]
-    latencies: tuple[Latency, ...]
-    """Of the files that a runtime can time, if that was asked for."""
-    reported: Mapping[str, float]
-    """The metrics on the test split that the study measured."""
 
 
 def export(
@@ -139,6 +128,24 @@ def _latencies(
 def _reported(network: Network) -> dict[str, float]:
     metrics = network.record.metrics
     return {name: value for name, value in metrics.items() if name.startswith("test_")}
+
+
+def _card(exported: Exported, network: Network, about: Mapping[str, Any]) -> str:
+    inputs, _ = network.dataset.example
+    return make_card(
+        Card(
+            study=str(about["study"]),
+            trial=str(about["trial"]),
+            experiment=network.experiment,
+            record=network.record,
+            files=exported.files,
+            latencies=exported.latencies,
+            input_shape=tuple(inputs.shape[1:]) if isinstance(inputs, Tensor) else None,
+            num_classes=len(network.dataset.classes) or None,
+            versions=versions(),
+            lower_is_better=tuple(network.task.lower_is_better),
+        )
+    )
 
 
 def _publish(exported: Exported, work: Path, card: str) -> None:

@@ -45,9 +45,12 @@ def write_model(
         "preprocessing": snapshot.records[-1].preprocessing,
         "layers": [asdict(row) for row in layer_report(snapshot.masks)],
         "records": [record_to_json(record) for record in snapshot.records],
-        "versions": {
-            "python": platform.python_version(),
-            **{name: version(name) for name in ("rayprune", "torch", "torchvision", "ray")},
-        },
+        "versions": versions(),
     }
     write_bytes(provenance_file(folder), json.dumps(provenance, indent=2).encode())
+
+
+def versions() -> dict[str, str]:
+    """Of Python, of rayprune and of what it computes with."""
+    packages = {name: version(name) for name in ("rayprune", "torch", "torchvision", "ray")}
+    return {"python": platform.python_version(), **packages}

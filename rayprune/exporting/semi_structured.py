@@ -35,7 +35,7 @@ def check_semi_structured() -> None:
         return
     raise ValueError(
         "semi-structured must have a CUDA GPU of compute capability 8.0 or more and torch with "
-        f"cuSPARSELt, got {got}. Export on such a machine, or write --to torch-sparse for a CPU"
+        f"cuSPARSELt, got {got}. Export on such a machine, or write --to torch_sparse for a CPU"
     )
 
 
@@ -96,6 +96,6 @@ def _in_half(name: str, weight: Tensor) -> Tensor:
     if not torch.equal(half.isfinite(), weight.cpu().isfinite()):
         raise ValueError(
             f"semi-structured must have weights that float16 holds, up to 65504, got "
-            f"{float(weight.abs().max()):.4g} in {name}. Write --to torch-sparse"
+            f"{float(weight.abs().max()):.4g} in {name}. Write --to torch_sparse"
         )
     return half

@@ -73,7 +73,7 @@ def _sparse_layers(model: nn.Module, masks: Masks) -> dict[str, nn.Linear]:
     fitting = {module: layer for module, layer in linear.items() if _fits(layer)}
     if not fitting:
         raise ValueError(
-            f"torch-sparse must have a pruned nn.Linear of float32 with at least {LARGE_ENOUGH:,} "
+            f"torch_sparse must have a pruned nn.Linear of float32 with at least {LARGE_ENOUGH:,} "
             f"weights, {SPARSE_ENOUGH:.0%} of them zero: it makes no other layer faster. Got "
             f"{_described(linear)}. Write --to mnn, which has sparse convolutions, or --to packed "
             "for a small file"

@@ -33,7 +33,9 @@ def deployed(place, runtime):
 def test_its_outputs_and_metrics_are_torchs(place, runtime):
     network, module = place.network, deployed(place, runtime)
     assert largest_difference(network, module) < TOLERANCE
-    assert metrics_on_test(network, module) == pytest.approx(metrics_on_test(network, network.model))
+    assert metrics_on_test(network, module) == pytest.approx(
+        metrics_on_test(network, network.model)
+    )
 
 
 @pytest.mark.parametrize("runtime", RUNTIMES)
@@ -79,7 +81,9 @@ def test_a_fixed_number_of_samples_is_run_in_parts(few_images, process, tmp_path
     assert place.program.batch == 3
     module = deployed(place, runtime)
     assert largest_difference(network, module) < TOLERANCE
-    assert metrics_on_test(network, module) == pytest.approx(metrics_on_test(network, network.model))
+    assert metrics_on_test(network, module) == pytest.approx(
+        metrics_on_test(network, network.model)
+    )
 
 
 def two_inputs():
@@ -113,4 +117,6 @@ def test_named_inputs_and_outputs_keep_their_places(process, tmp_path, runtime):
     module = deployed(place, runtime)
     assert network.signature.names == ("images", "levels")
     assert largest_difference(network, module) < TOLERANCE
-    assert metrics_on_test(network, module) == pytest.approx(metrics_on_test(network, network.model))
+    assert metrics_on_test(network, module) == pytest.approx(
+        metrics_on_test(network, network.model)
+    )
