@@ -11,6 +11,7 @@ from rayprune.config.experiment import (
     Rewind,
 )
 from rayprune.config.load import load_study, load_study_of_one
+from rayprune.config.measure import Measure
 from rayprune.config.messages import ConfigError
 from rayprune.config.model import Model
 from rayprune.config.optim import Optim
@@ -35,6 +36,7 @@ __all__ = [
     "Dense",
     "Dimension",
     "Experiment",
+    "Measure",
     "Model",
     "Normalize",
     "Optim",

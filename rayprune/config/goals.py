@@ -29,6 +29,8 @@ COUNTS: dict[str, Mode] = {
     "total_epochs": "min",
 }
 """What is counted of every result, and which way is better."""
+DEPLOYED: dict[str, Mode] = {"latency_ms": "min", "file_mb": "min"}
+"""What `search.measure` measures of a trained network as a file, and which way is better."""
 MEASURED = {
     "classification": ("loss", "accuracy"),
     "segmentation": ("loss", "accuracy", "mean_iou"),
@@ -155,23 +157,24 @@ def not_measured(metric: str, goals: Sequence[str], task: str, names: Sequence[s
 
 def _check_form(metric: Any) -> None:
     if isinstance(metric, str) and (
-        metric in COUNTS or metric.removeprefix(VAL) not in (metric, "")
+        metric in COUNTS | DEPLOYED or metric.removeprefix(VAL) not in (metric, "")
     ):
         return
     if isinstance(metric, str) and metric.startswith("test_"):
         instead = f"{VAL}{metric.removeprefix('test_')}"
         raise ValueError(f"the test split chooses nothing, got {metric}. Write {instead}")
-    known = ["val_accuracy", "val_loss", *COUNTS]
+    known = ["val_accuracy", "val_loss", *COUNTS, *DEPLOYED]
     word = metric if isinstance(metric, str) else repr(metric)
     near = difflib.get_close_matches(word, known, 1)
     hint = f" Did you mean {near[0]}?" if near else ""
     raise ValueError(
         f"no metric {word!r}.{hint} There are val_ with the name of one that the task measures, "
-        f"such as val_accuracy, and {', '.join(COUNTS)}"
+        f"such as val_accuracy, {', '.join(COUNTS)}, and with search.measure "
+        f"{' and '.join(DEPLOYED)}"
     )
 
 
 def _mode(metric: str, lower: Collection[str]) -> Mode:
-    if metric in COUNTS:
-        return COUNTS[metric]
+    if mode := (COUNTS | DEPLOYED).get(metric):
+        return mode
     return "min" if metric.removeprefix(VAL) in lower else "max"

@@ -50,8 +50,8 @@ def load_study_of_one(path: str | Path, overrides: Sequence[str] = ()) -> Study:
     _override(raw, overrides)
     make_paths_absolute(raw.get("experiment"))
     search = raw.pop("search", None)
-    if isinstance(search, dict) and "metric" in search:  # by which the task's result is told
-        raw["search"] = {"metric": search["metric"]}
+    if isinstance(search, dict):  # what the result is told by, and what may be asked of it
+        raw["search"] = {name: search[name] for name in ("metric", "measure") if name in search}
     return validated(Study, raw)
 
 

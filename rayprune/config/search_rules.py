@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rayprune.config.dependence import in_order, mistakes_in
+from rayprune.config.goals import DEPLOYED
 from rayprune.config.tuning_rules import mistakes_of_tuning
 
 if TYPE_CHECKING:
@@ -75,7 +76,14 @@ def check_arguments(arguments: Collection[str], kind: str) -> None:
 
 def check_search(search: Search) -> None:
     """Raises a ``ValueError`` with a line for every rule that is broken."""
-    rules = (_of_metrics, _of_algorithm, _of_expressions, mistakes_of_tuning, _of_reference)
+    rules = (
+        _of_metrics,
+        _of_measure,
+        _of_algorithm,
+        _of_expressions,
+        mistakes_of_tuning,
+        _of_reference,
+    )
     mistakes = [mistake for rule in rules for mistake in rule(search)]
     if mistakes:
         raise ValueError("\n".join(mistakes))
@@ -88,8 +96,7 @@ def _of_metrics(search: Search) -> Iterator[str]:
         if not first.startswith("val_"):
             yield (
                 f"metric {first} alone is best where nothing is learned. Write metric: "
-                f"[val_accuracy, {first}] for both, or within_dense: 0.01 for the sparsest model "
-                "within one point of its dense run"
+                f"[val_accuracy, {first}] for both, or {_instead_of(first)}"
             )
         return
     if not first.startswith("val_"):
@@ -97,7 +104,7 @@ def _of_metrics(search: Search) -> Iterator[str]:
             f"metric must begin with one that is measured on the validation split, got {listed}. "
             f"Write [val_accuracy, {', '.join(m for m in metrics if m != 'val_accuracy')}]"
         )
-    if search.algorithm.name not in SEVERAL_GOALS:
+    if search.algorithm.name not in SEVERAL_GOALS and not DEPLOYED.keys() & {*metrics}:
         yield (
             f"algorithm {search.algorithm.name} knows one goal, and metric is {listed}. Write "
             f"algorithm: optuna, or one metric"
@@ -111,6 +118,39 @@ def _of_metrics(search: Search) -> Iterator[str]:
         yield (
             f"within_dense makes one question of accuracy and sparsity, and metric is {listed}. "
             "Leave within_dense out, or write one metric"
+        )
+
+
+def _instead_of(count: str) -> str:
+    """What asks for the best of a count without having it as a goal."""
+    if count in DEPLOYED:
+        return f"within: {{{count}: …}} for the best metric within a limit"
+    return "within_dense: 0.01 for the sparsest model within one point of its dense run"
+
+
+def _of_measure(search: Search) -> Iterator[str]:
+    """Goals and limits on what is measured once all trials are trained."""
+    goals = [metric for metric in search.metrics if metric in DEPLOYED]
+    for name in search.within:
+        if name not in DEPLOYED:
+            yield (
+                f"within.{name}: nothing of that name is measured.{_near(name, [*DEPLOYED])} "
+                f"There are {' and '.join(DEPLOYED)}"
+            )
+    limits = [f"within.{name}" for name in search.within if name in DEPLOYED]
+    if search.measure is None and (goals or limits):
+        named = ", ".join([*(f"metric {goal}" for goal in goals), *limits])
+        yield (
+            f"{named}: is measured in a runtime, and measure names none. Write measure: mnn, or "
+            "one of onnx, openvino and torch"
+        )
+    if goals and not search.algorithm.is_listed:
+        others = [metric for metric in search.metrics if metric not in DEPLOYED]
+        yield (
+            f"algorithm {search.algorithm.name} learns from each trial as it ends, and "
+            f"{' and '.join(goals)} is measured after all are trained, when nothing else of ours "
+            f"runs. Write algorithm: random, or metric: {', '.join(others) or 'val_accuracy'} "
+            f"and within: {{{goals[0]}: …}}"
         )
 
 

@@ -17,6 +17,7 @@ from pydantic_core import CoreSchema
 from rayprune.config.experiment import Experiment
 from rayprune.config.frozen import Frozen
 from rayprune.config.goals import check_measured, check_metrics
+from rayprune.config.measure import Measure
 from rayprune.config.search_rules import (
     LISTED,
     SEARCHERS,
@@ -174,10 +175,17 @@ class Search(Frozen):
     metric: str | tuple[str, ...] = "val_accuracy"
     """What trials are compared by: val_ with a metric of the task, such as val_loss; the test split
     chooses nothing. As further goals also sparsity, compression, theoretical_speedup, num_nonzero,
-    flops_nonzero and total_epochs; of several the first is measured on the validation split."""
+    flops_nonzero, total_epochs and, with `measure`, latency_ms and file_mb; of several the first is
+    measured on the validation split."""
     within_dense: Annotated[float, Field(ge=0)] | None = None
     """The question is how sparse: best is the sparsest trial that loses at most this much of the
     metric against its dense run; .01 is one point of accuracy."""
+    measure: Measure | None = None
+    """What every trained network is measured in, once all are trained: {runtime: mnn, threads: 1,
+    batch: 1}, or the runtime alone; of a study that tunes, what it reports on."""
+    within: dict[str, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)
+    """Limits on what is measured, latency_ms and file_mb: best is the best metric among settings
+    within these."""
     reference: dict[str, Any] | None = None
     """What the report compares all settings with: searched dimension -> its value, such as
     {method: BIMP}; unset, the setting of each sparsity that is best on the validation split."""

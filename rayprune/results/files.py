@@ -4,6 +4,8 @@
                            snapshot.json          names that hash; written last: it counts
                            epoch.safetensors      progress inside an unfinished stage
                            running.json           who runs the stage
+                           measured-<runtime>-<threads>-<batch>.json
+                                                  what its network weighs and takes as a file
     <storage>/<name>/study.yaml                   the study as it was resolved
                      results.parquet              a row for each trial and stage
                      report.html, plots/          for people
@@ -23,7 +25,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from rayprune.config import Study
+from rayprune.config import Measure, Study
 from rayprune.config.brought import MASKS, MODEL, PROVENANCE
 
 
@@ -42,6 +44,12 @@ def epoch_file(storage: str, key: str) -> str:
 
 def stage_lease_file(storage: str, key: str) -> str:
     return f"{storage}/stages/{key}/running.json"
+
+
+def measurement_file(storage: str, key: str, measure: Measure) -> str:
+    """One for each way to measure, so that another way leaves what is known."""
+    way = f"{measure.runtime}-{measure.threads}-{measure.batch}"
+    return f"{storage}/stages/{key}/measured-{way}.json"
 
 
 def study_folder(storage: str, name: str) -> str:

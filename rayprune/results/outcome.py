@@ -74,6 +74,10 @@ class StudySummary:
     """Metrics of the task, without ``val_``, of which less is better; of all others more is."""
     untuned: tuple[str, ...] = ()
     """Settings of which no try ended with a result, and which nothing is reported of."""
+    measure: str = ""
+    """What trained networks are measured in: "mnn, 1 thread, batch 1"; empty: they are not."""
+    within: Mapping[str, float] = field(default_factory=dict)
+    """Column of what is measured -> the most of it that the best setting may have."""
 
     @property
     def metric(self) -> str:

@@ -23,6 +23,7 @@ from rayprune.results.earlier import (
 )
 from rayprune.results.files import default_storage, study_file, study_folder
 from rayprune.results.labels import counted, said
+from rayprune.results.measurement import Measurement, Measurements
 from rayprune.results.outcome import StudySummary, TrialOutcome, TrialStatus
 from rayprune.results.progress import StageProgress, StudyProgress
 from rayprune.results.proposed import Proposal, read_proposals, write_proposals
@@ -30,7 +31,7 @@ from rayprune.results.record import StageRecord
 from rayprune.results.stages import finished_records, read_manifests
 from rayprune.results.statuses import Statuses
 from rayprune.results.storage import StorageError, read_bytes, write_bytes
-from rayprune.results.table import make_table, read_metadata, write_table
+from rayprune.results.table import make_table, measurements_in, read_metadata, write_table
 from rayprune.results.tuning import choose
 from rayprune.trials import TrialPlan, num_proposed, num_settings, report_trials, tuned_names
 
@@ -87,6 +88,7 @@ class Recorder:
         self._statuses = Statuses(trials)
         self._statuses.update(StudyProgress(self.found, given_up=self.stopped))
         self._counted = 0, EpochCount(0, 0)
+        self._measurements = Measurements(self.storage, study.search.measure)
         self._is_behind = True  # the table on disk, behind the statuses
         self._rest_until_s = 0.0
         self._complaint = ""
@@ -98,7 +100,23 @@ class Recorder:
         seeds = search.seeds or (None,)
         num_there = sum(proposal.seed in seeds for proposal in self.proposals)
         is_proposed = search.algorithm.is_listed or num_there >= num_proposed(self.study)
-        return bool(self.pending) or not is_proposed or not self.is_whole
+        is_trained = not self.pending and is_proposed and self.is_whole
+        return not is_trained or bool(self.unmeasured)
+
+    @property
+    def unmeasured(self) -> tuple[tuple[str, TrialPlan], ...]:
+        """Stages that are done and to be measured still, each once: its key, and a trial with it.
+
+        In the order of the trials, a dense run before what came of it; none of a study without
+        `search.measure`. Raises ``StorageError``.
+        """
+        wanted = self._to_measure()
+        return tuple((key, wanted[key]) for key in self._measurements.missing(wanted))
+
+    def add_measured(self, key: str, measurement: Measurement) -> None:
+        """Take in what was measured of a stage, and is kept in the storage."""
+        self._measurements.add(key, measurement)
+        self._is_behind = True
 
     def propose(self, point: Mapping[str, Any], seed: int | None) -> TrialPlan:
         """A new trial for a searcher's point, written down. Raises ``StorageError``."""
@@ -190,8 +208,10 @@ class Recorder:
         if table is None:
             return None
         summary, statuses = read_metadata(table)
-        is_same = statuses == self._statuses.all and summary == self._summary(summary)
-        return table if is_same else None
+        if statuses != self._statuses.all or summary != self._summary(summary):
+            return None
+        measured = self._measurements.known(self._to_measure())
+        return table if measurements_in(table) == measured else None
 
     def write(self, progress: StudyProgress) -> pa.Table:
         """Write and return the table. Raises ``StorageError``."""
@@ -208,7 +228,8 @@ class Recorder:
             )
             for trial in self.trials[: len(self._statuses.all)]
         ]
-        table = make_table(outcomes, progress.executed_for, self._summary(progress))
+        measured = self._measurements.known(self._to_measure())
+        table = make_table(outcomes, progress.executed_for, self._summary(progress), measured)
         write_table(self.folder, table)
         self._is_behind, self._complaint = False, ""
         now = time.monotonic()
@@ -233,6 +254,21 @@ class Recorder:
             for stage in trial.plan
             if stage.key in self._records
         }
+
+    def _to_measure(self) -> dict[str, TrialPlan]:
+        """Key -> first trial of the stages that are to be measured: of every finished trial that
+        is no try its last stage, and its whole dense run."""
+        stages: dict[str, TrialPlan] = {}
+        is_asked = self.study.search.measure is not None
+        for trial in self.trials[: len(self._statuses.all)] if is_asked else ():
+            if trial.phase == "tune" or self._statuses.of(trial).status != "finished":
+                continue
+            done = {*self._statuses.done(trial)}
+            dense = [s.key for s in trial.plan if s.is_dense and s.part_of is None]
+            for key in (*dense, trial.key):
+                if key in done:
+                    stages.setdefault(key, trial)
+        return stages
 
     def _records_of(self, trial: TrialPlan) -> tuple[StageRecord, ...]:
         """Records of the stages that are done, in the order of the plan."""
@@ -263,6 +299,8 @@ class Recorder:
             tuned=tuned_names(self.study),
             tuning_epochs=self._tuning_epochs,
             untuned=tuple(self._untuned),
+            measure=measure.words if (measure := self.study.search.measure) else "",
+            within=self.study.search.within,
         )
 
     @property

@@ -6,7 +6,6 @@ import hashlib
 import json
 import logging
 from collections.abc import Collection, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import Annotated, ClassVar, Final, Literal
 
@@ -15,12 +14,17 @@ from pydantic import ConfigDict, Field, TypeAdapter
 from rayprune.results.faults import reach
 from rayprune.results.files import epoch_file, snapshot_file, snapshot_manifest
 from rayprune.results.record import StageRecord
-from rayprune.results.storage import StorageError, delete, read_bytes, write_bytes
+from rayprune.results.storage import (
+    StorageError,
+    delete,
+    read_bytes,
+    read_side_by_side,
+    write_bytes,
+)
 
 log = logging.getLogger(__name__)
 
 VERSION: Final = 1
-NUM_READERS = 16  # threads: each mostly waits for the storage to answer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,10 +93,8 @@ def read_manifest(storage: str, key: str) -> Manifest | None:
 
 
 def read_manifests(storage: str, keys: Collection[str]) -> dict[str, Manifest | None]:
-    """The manifests of many stages, by key, read side by side. Raises ``StorageError``."""
-    with ThreadPoolExecutor(NUM_READERS) as threads:
-        found = threads.map(lambda key: read_manifest(storage, key), keys)
-        return dict(zip(keys, found, strict=True))
+    """The manifests of many stages, by key. Raises ``StorageError``."""
+    return read_side_by_side(lambda key: read_manifest(storage, key), keys)
 
 
 def finished_records(storage: str, key: str) -> tuple[StageRecord, ...] | None:

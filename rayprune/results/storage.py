@@ -9,7 +9,8 @@ from __future__ import annotations
 import errno
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import lru_cache
 from typing import TypeVar
@@ -25,6 +26,7 @@ REFUSED = {errno.EACCES, errno.EPERM, errno.EROFS}
 MISPLACED = {errno.ENOENT, errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG}
 # A server's errors come without a number.
 PERMANENT = ("NO_SUCH_BUCKET", "ACCESS_DENIED", "INVALID_ACCESS_KEY_ID", "SIGNATURE_DOES_NOT_MATCH")
+NUM_READERS = 16  # threads: each mostly waits for the storage to answer
 
 T = TypeVar("T")
 
@@ -49,6 +51,12 @@ def read_bytes(uri: str) -> bytes | None:
             raise
 
     return _tried(f"read {uri}", uri, read)
+
+
+def read_side_by_side(read: Callable[[str], T], keys: Collection[str]) -> dict[str, T]:
+    """What `read` finds of each of many keys. Raises what it raises."""
+    with ThreadPoolExecutor(NUM_READERS) as threads:
+        return dict(zip(keys, threads.map(read, keys), strict=True))
 
 
 def modified(uri: str) -> int | None:

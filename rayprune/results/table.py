@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from rayprune.results.files import table_file
+from rayprune.results.measurement import Measurement
 from rayprune.results.outcome import StudySummary, TrialOutcome, TrialStatus
 from rayprune.results.record import record_to_json
 from rayprune.results.storage import read_bytes, write_bytes
@@ -19,14 +20,18 @@ TABLE_KEY = b"rayprune"  # schema metadata, as JSON: the summary, and the status
 
 
 def make_table(
-    outcomes: Sequence[TrialOutcome], executed_for: Mapping[str, str], summary: StudySummary
+    outcomes: Sequence[TrialOutcome],
+    executed_for: Mapping[str, str],
+    summary: StudySummary,
+    measured: Mapping[str, Measurement] | None = None,
 ) -> pa.Table:
     """A row for each trial and stage that is done.
 
     `executed_for` maps the key of each stage that ran here to the trial that it ran for. A trial
-    without a finished stage has no row; its status and reason are in the table's metadata.
+    without a finished stage has no row; its status and reason are in the table's metadata. What was
+    `measured` of a stage stands in the rows of dense runs and in the last ones of finished trials.
     """
-    rows = [row for outcome in outcomes for row in _rows(outcome, executed_for)]
+    rows = [row for outcome in outcomes for row in _rows(outcome, executed_for, measured or {})]
     names = dict.fromkeys(name for row in rows for name in row)
     table = pa.table({name: _column([row.get(name) for row in rows]) for name in names})
     status_fields = [field.name for field in fields(TrialStatus)]
@@ -59,6 +64,15 @@ def read_table(folder: str) -> pa.Table:
     return table
 
 
+def measurements_in(table: pa.Table) -> dict[str, Measurement]:
+    """What a table says was measured: a stage's key -> its measurement."""
+    names = [field.name for field in fields(Measurement)]
+    if not {"key", *names} <= {*table.column_names}:
+        return {}
+    rows = table.select(["key", *names]).to_pylist()
+    return {row.pop("key"): Measurement(**row) for row in rows if row["latency_ms"] is not None}
+
+
 def read_metadata(table: pa.Table) -> tuple[StudySummary, tuple[TrialStatus, ...]]:
     """The summary, and how every trial stands; their records are the rows.
 
@@ -82,7 +96,9 @@ def _status(*, reported: Sequence[Mapping[str, float]], **fields: Any) -> TrialS
     return TrialStatus(**fields, reported=tuple(reported))
 
 
-def _rows(outcome: TrialOutcome, executed_for: Mapping[str, str]) -> list[dict[str, Any]]:
+def _rows(
+    outcome: TrialOutcome, executed_for: Mapping[str, str], measured: Mapping[str, Measurement]
+) -> list[dict[str, Any]]:
     rows = []
     whole = [record for record in outcome.records if record.part_of is None]
     for record in outcome.records:
@@ -91,16 +107,21 @@ def _rows(outcome: TrialOutcome, executed_for: Mapping[str, str]) -> list[dict[s
         del columns["preprocessing"]  # is in every snapshot and provenance, and no number
         columns["emptied_layers"] = ", ".join(record.emptied_layers)
         before = sum(r.epochs for r in whole if r.cycle < record.cycle)
+        is_final = outcome.status == "finished" and record is outcome.records[-1]
+        is_dense = record.cycle == 0 and record.part_of is None
+        known = measured.get(record.key) if is_final or is_dense else None
         row = {
             "trial": outcome.name,
             "status": outcome.status,
             "method": outcome.method,
             **({"phase": outcome.phase} if outcome.phase else {}),
-            "is_final": outcome.status == "finished" and record is outcome.records[-1],
+            "is_final": is_final,
             "executed": executed_for.get(record.key) == outcome.name,
             "total_epochs": before + record.epochs,
         }
-        rows.append({**row, **columns, **metrics, "seed": outcome.seed, **outcome.values})
+        deployed = {} if known is None else asdict(known)
+        own = {"seed": outcome.seed, **outcome.values}
+        rows.append({**row, **columns, **metrics, **deployed, **own})
     return rows
 
 
