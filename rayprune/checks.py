@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from importlib.util import find_spec
 
 from rayprune.config import ConfigError, Data, Experiment, Study
 from rayprune.config.goals import lower_is_better
@@ -66,6 +67,7 @@ def check_parts(study: Study, trials: Sequence[TrialPlan]) -> None:
         check_model(model.name, target=model.target, new_head=model.new_head, **fields)
     _check_sizes(experiments)
     _check_tasks(experiments)
+    _check_coupling(experiments)
     check_brought(experiments)
     if study.search.scheduler is not None or not study.search.algorithm.is_listed:
         from rayprune.distributed.searchers import check_search
@@ -95,6 +97,16 @@ def _check_tasks(experiments: Sequence[Experiment]) -> None:
     for task in dict.fromkeys(experiment.task for experiment in experiments):
         make_task(task)
         lower_is_better(task)
+
+
+def _check_coupling(experiments: Sequence[Experiment]) -> None:
+    """What finds coupled filters is an extra."""
+    wanted = any(experiment.prune.couple_filters for experiment in experiments)
+    if wanted and find_spec("torch_pruning") is None:
+        raise ConfigError(
+            "experiment.prune.couple_filters: true follows channels with torch-pruning, which is "
+            "not installed. Run: pip install rayprune[small], or write false"
+        )
 
 
 def check_brought(experiments: Sequence[Experiment]) -> None:

@@ -65,6 +65,13 @@ class Prune(Frozen):
     include: tuple[str, ...] = ()
     """Name patterns of weights that may be pruned beside those of convolution and linear layers,
     such as *.c_attn.weight, a matrix in a layer of the model's own."""
+    round_channels: Annotated[int, Field(ge=1)] = 1
+    """pattern filter only: each convolution keeps a multiple of this many filters, or all that it
+    has; 8 keeps an exported network fast. The sparsity comes as near to the goal as that allows."""
+    couple_filters: bool = False
+    """pattern filter only: filters whose outputs are summed, as in residual networks, go together,
+    chosen by their mean magnitude, so that exporting removes channels between blocks, too. Needs
+    torch-pruning."""
     rewind: Rewind | None = None
     """Weight rewinding (Frankle et al. 2020, Renda et al. 2020): each cycle retrains the dense
     run's weights at that epoch, under the masks of the pruned network."""
@@ -85,6 +92,22 @@ class Prune(Frozen):
             )
         if n_of_m(self.pattern) and (self.cycles > 1 or self.fraction_per_cycle):
             raise ValueError(f"pattern {self.pattern} is one cycle's work. Write cycles: 1")
+        return self
+
+    @model_validator(mode="after")
+    def _filter_options_have_filters(self) -> Prune:
+        for name, default in (("round_channels", 1), ("couple_filters", False)):
+            value = getattr(self, name)
+            if self.pattern != "filter" and value != default:
+                raise ValueError(
+                    f"{name} is of pattern filter, got {name} {value} and pattern {self.pattern}. "
+                    f"Write pattern: filter, or leave {name} out"
+                )
+        if self.couple_filters and self.allocation == "uniform_plus":
+            raise ValueError(
+                "couple_filters lets the first convolution lose what others lose, and allocation "
+                "uniform_plus keeps it whole. Write allocation: uniform, or couple_filters: false"
+            )
         return self
 
 

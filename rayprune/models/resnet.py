@@ -13,11 +13,13 @@ class Pad(nn.Module):
 
     def __init__(self, in_channels: int, channels: int) -> None:
         super().__init__()
-        self.missing = channels - in_channels
+        missing = channels - in_channels
+        before = missing // 2
+        # A module, whose padding is a number that removing filters can change.
+        self.pad = nn.ConstantPad3d((0, 0, 0, 0, before, missing - before), 0.0)
 
     def forward(self, x: Tensor) -> Tensor:  # (n, c, h, w) -> (n, c + missing, h / 2, w / 2)
-        before = self.missing // 2
-        return F.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, before, self.missing - before))
+        return self.pad(x[:, :, ::2, ::2])
 
 
 class Block(nn.Module):

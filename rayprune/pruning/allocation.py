@@ -6,14 +6,16 @@ masks only shrink.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from rayprune.config.pattern import check_sparsity, n_of_m
+from rayprune.pruning.groups import Group, complete, join, separate, shares
 from rayprune.pruning.masks import Masks, Weights, keep_largest, num_pruned, num_weights
+from rayprune.pruning.rounding import at_least, to_multiples
 from rayprune.pruning.structured import filter_masks, n_of_m_masks, smallest_filters
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -39,6 +41,8 @@ def prune_weights(
     allocation: str,
     pattern: str = "unstructured",
     network: Shapes | None = None,
+    round_channels: int = 1,
+    coupled: Sequence[Group] = (),
 ) -> Masks:
     """The prune step: new masks, inside the old ones, for the cumulative `sparsity` in [0, 1].
 
@@ -46,7 +50,9 @@ def prune_weights(
     goal is a fraction of all of them. The unstructured pattern prunes exactly `round(sparsity * n)`
     weights, or no more if as many are gone already; structured.py says what "2:4" and "filter" do.
     `network` has the shapes of all prunable parameters, the ignored ones as well, by which
-    uniform_plus knows the first and the last layer; by default nothing is ignored.
+    uniform_plus knows the first and the last layer; by default nothing is ignored. The other two
+    are of the pattern filter: each convolution keeps a multiple of `round_channels` filters, or all
+    that it has, and the filters of a group in `coupled` go together, as filters of one layer.
     Raises a ValueError for a goal that cannot be met and for weights that are NaN or infinite.
     """
     assert list(weights) == list(masks), "weights and masks must name the same parameters"
@@ -60,7 +66,7 @@ def prune_weights(
         )
     goal = max(round(sparsity * num_weights(masks)), num_pruned(masks))
     if pattern == "filter":
-        return _prune_filters(weights, masks, goal, allocation, network)
+        return _prune_filters(weights, masks, goal, allocation, network, round_channels, coupled)
     if numbers := n_of_m(pattern):
         return n_of_m_masks(weights, masks, *numbers)
 
@@ -153,25 +159,45 @@ def layer_report(masks: Masks) -> list[LayerRow]:
 
 
 def _prune_filters(
-    weights: Weights, masks: Masks, goal: int, allocation: str, network: Shapes | None
+    weights: Weights,
+    masks: Masks,
+    goal: int,
+    allocation: str,
+    network: Shapes | None,
+    round_channels: int,
+    coupled: Sequence[Group],
 ) -> Masks:
     """Masks without the smallest filters, for `goal` zeros as nearly as whole filters allow."""
-    filters = {name: mask for name, mask in masks.items() if mask.ndim > 2}
-    shapes = shapes_of(filters)
-    reachable = sum(math.prod(shape) - math.prod(shape[1:]) for shape in shapes.values())
-    goal -= num_pruned(masks) - num_pruned(filters)  # what linear layers lack already
+    layers = {name: mask for name, mask in masks.items() if mask.ndim > 2}
+    groups = complete(coupled, layers)
+    filters, joined = join(layers, groups), join(weights, groups)
+    sizes = {name: mask[0].numel() for name, mask in filters.items()}
+    left = {name: int(mask.flatten(1).any(1).count_nonzero()) for name, mask in filters.items()}
+    least = {name: max(min(round_channels, number), 1) for name, number in left.items()}
+    goal -= num_pruned(masks) - num_pruned(layers)  # what linear layers lack already
+    reachable = sum((len(mask) - least[name]) * sizes[name] for name, mask in filters.items())
     if goal > reachable:
+        whole = f"{round_channels} filters" if round_channels > 1 else "a filter"
         raise ValueError(
             f"prune.sparsity must be at most {reachable / num_weights(masks):.4f} here for "
-            "prune.pattern filter: linear layers and a filter of each convolution stay. "
+            f"prune.pattern filter: linear layers and {whole} of each convolution stay. "
             "Lower it, or add linear layers to prune.ignore."
         )
     if allocation == "global":
-        counts = smallest_filters(weights, filters, goal)
+        counts = smallest_filters(joined, filters, goal, least)
     else:
-        num_zeros = layer_counts(allocation, shapes, goal, _remaining(filters), network=network)
-        counts = {n: round(num_zeros[n] / math.prod(shape[1:])) for n, shape in shapes.items()}
-    return masks | filter_masks(weights, filters, counts)
+        of_layers = layer_counts(
+            allocation, shapes_of(layers), goal, _remaining(layers), network=network
+        )
+        zeros = shares(of_layers, groups, layers)
+        counts = {name: round(zeros[name] / size) for name, size in sizes.items()}
+    if round_channels > 1:
+        num_kept = num_weights(filters) - goal
+        kept = {name: len(mask) - counts[name] for name, mask in filters.items()}
+        wanted = at_least(kept, least, sizes, num_kept)
+        rounded = to_multiples(wanted, left, sizes, round_channels, num_kept)
+        counts = {name: len(mask) - rounded[name] for name, mask in filters.items()}
+    return masks | separate(filter_masks(joined, filters, counts), groups, layers)
 
 
 def _uniform_plus(

@@ -7,8 +7,9 @@ a first convolution on three colours, stays dense, and the reached sparsity says
 **filter** (Li et al. 2017). Convolutions lose whole output filters, the smallest in L1 norm; linear
 layers stay. `global` ranks the filters of all layers by mean magnitude, so that sizes compare, and
 takes the number whose zeros come nearest to the goal; layer-wise allocations round each layer's
-share to whole filters. A layer keeps at least one. While training, `channel_masks` hold a removed
-channel at zero behind batch normalisation, too; `remove_filters` then takes it out for real.
+share to whole filters. A layer keeps at least one. Filters that must go together (groups.py) count
+as one. While training, `channel_masks` hold a removed channel at zero behind batch normalisation,
+too; `remove_filters` then takes it out for real.
 
 Weights are read as (outputs, inputs, *kernel). Transposed convolutions have it the other way round:
 list them in `prune.ignore`.
@@ -21,10 +22,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from rayprune.pruning.coupled import LIBRARY_ERRORS, channel_graph
 from rayprune.pruning.layers import BATCH_NORMS, CONVOLUTIONS
 from rayprune.pruning.masks import Masks, Weights, apply_, keep_largest, require_finite
-
-_LIBRARY_ERRORS = (ArithmeticError, AssertionError, LookupError, RuntimeError)  # where it misreads
 
 
 def n_of_m_masks(weights: Weights, masks: Masks, n: int, m: int) -> Masks:
@@ -60,14 +60,18 @@ def filter_norms(weight: Tensor, mask: Tensor) -> Tensor:
     return norms.masked_fill_(~mask.flatten(1).any(1), -1)
 
 
-def smallest_filters(weights: Weights, masks: Masks, num_zeros: int) -> dict[str, int]:
+def smallest_filters(
+    weights: Weights, masks: Masks, num_zeros: int, least: Mapping[str, int]
+) -> dict[str, int]:
     """How many filters each convolution loses when the smallest of all layers go together.
 
-    Their weights are as near to `num_zeros` as whole filters come, from below at a tie.
+    Their weights are as near to `num_zeros` as whole filters come, from below at a tie. `least` has
+    how many each layer keeps, one or more of those that it still has.
     """
     norms = {name: filter_norms(weights[name], mask) for name, mask in masks.items()}
-    for norm in norms.values():
-        norm[norm.argmax()] = torch.finfo(norm.dtype).max  # one filter of each layer stays
+    for name, norm in norms.items():
+        largest = norm.argsort(descending=True, stable=True)[: least[name]]
+        norm[largest] = torch.finfo(norm.dtype).max
     sizes = [torch.full_like(norms[n], masks[n][0].numel(), dtype=torch.long) for n in norms]
     order = torch.cat(list(norms.values())).argsort(stable=True)
     zeros = torch.cat([order.new_zeros(1), torch.cat(sizes)[order].cumsum(0)])  # of 0, 1, 2 ...
@@ -124,7 +128,7 @@ def remove_filters(model: nn.Module, masks: Masks, example: Tensor) -> nn.Module
     Its outputs are those of `model` under `masks | channel_masks(...)`, which is checked in double
     precision on `example`, a batch of noise. A filter goes only if its channel is zero for all that
     read it: where a residual sum adds a living one, it stays, as zeros. Raises an ImportError if
-    torch-pruning is missing, which `pip install rayprune[export]` brings, and a ValueError if that
+    torch-pruning is missing, which `pip install rayprune[small]` brings, and a ValueError if that
     library cannot read the model.
     """
     dtype, example = next(model.parameters()).dtype, example.double()
@@ -155,33 +159,25 @@ def evaluate(model: nn.Module, example: Tensor) -> Any:
 
 def _without_zero_channels(model: nn.Module, names: list[str], example: Tensor) -> nn.Module | None:
     """A copy without the zero channels of these convolutions; None if its outputs differ."""
-    try:
-        import torch_pruning
-    except ImportError as error:
-        message = "removing filters needs torch-pruning. Run: pip install rayprune[export]"
-        raise ImportError(message) from error
-    smaller, graph = copy.deepcopy(model), torch_pruning.DependencyGraph()
-    try:
-        graph.build_dependency(smaller, (example,), verbose=False)
-    except _LIBRARY_ERRORS as error:
-        message = f"torch-pruning cannot read the graph of {type(model).__name__}: {error!r}"
-        raise ValueError(message) from error
+    smaller = copy.deepcopy(model)
+    graph = channel_graph(smaller, example)
     try:
         for name in names:
             layer = smaller.get_submodule(name.rpartition(".")[0])
             if layer in graph.module2node:
-                _remove_zero_channels_(layer, graph, torch_pruning.prune_conv_out_channels)
+                _remove_zero_channels_(layer, graph)
         torch.testing.assert_close(
             evaluate(smaller, example), evaluate(model, example), rtol=1e-7, atol=1e-9
         )
-    except _LIBRARY_ERRORS:  # other values, or shapes that do not fit
+    except LIBRARY_ERRORS:  # other values, or shapes that do not fit
         return None
     return smaller
 
 
-def _remove_zero_channels_(layer: nn.Module, graph: Any, remove: Any) -> None:
+def _remove_zero_channels_(layer: nn.Module, graph: Any) -> None:
     """Remove the layer's output channels that no member of their group keeps alive."""
     assert isinstance(layer.weight, Tensor)
+    remove = graph.get_pruner_of_module(layer).prune_out_channels
     channels = list(range(layer.weight.shape[0]))
     group = graph.get_pruning_group(layer, remove, channels)
     alive: set[int] = set()

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from torch import Tensor
 
 from rayprune.config import Prune
 from rayprune.plan import Stage
 from rayprune.pruning.allocation import prune_weights, shapes_of
+from rayprune.pruning.groups import Group
 from rayprune.pruning.masks import Masks, not_ignored
 from rayprune.snapshot.snapshot import Snapshot
 
 
-def prune(snapshot: Snapshot, stage: Stage, how: Prune) -> Masks:
+def prune(snapshot: Snapshot, stage: Stage, how: Prune, coupled: Sequence[Group] = ()) -> Masks:
     """The masks of this stage, made from a snapshot's weights and masks; masks only shrink.
 
-    No weight is touched. The dense run prunes nothing, and a goal that an earlier stage has passed
-    already removes nothing more. Raises ``ValueError`` where the allocation cannot meet the goal.
+    No weight is touched. `coupled` are filters of the network that go together. The dense run
+    prunes nothing, and a goal that an earlier stage has passed already removes nothing more. Raises
+    ``ValueError`` where the allocation cannot meet the goal.
     """
     if stage.is_dense:
         return snapshot.masks
@@ -31,6 +33,8 @@ def prune(snapshot: Snapshot, stage: Stage, how: Prune) -> Masks:
         allocation=how.allocation,
         pattern=how.pattern,
         network=shapes_of(snapshot.masks),
+        round_channels=how.round_channels,
+        coupled=coupled,
     )
     return {**snapshot.masks, **after}
 

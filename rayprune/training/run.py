@@ -11,11 +11,16 @@ from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
+from torch import nn
+
 from rayprune.config import Data, Experiment, OwnTask
 from rayprune.config.preprocessing import Preprocessing
 from rayprune.data import Dataset, load_data
 from rayprune.models import trained_preprocessing
 from rayprune.plan import Stage
+from rayprune.pruning.coupled import coupled_filters
+from rayprune.pruning.groups import Group
+from rayprune.pruning.masks import Masks
 from rayprune.results.faults import reach
 from rayprune.results.files import epoch_file, stage_lease_file
 from rayprune.results.lease import LeaseHeldError, held
@@ -30,7 +35,7 @@ from rayprune.snapshot import Snapshot, SnapshotError, decode, encode, prune
 from rayprune.training.checkpoint import epochs_done_of
 from rayprune.training.network import initial_snapshot, make_model
 from rayprune.training.rates import cycle_rates, dense_rates
-from rayprune.training.setup import num_steps_per_epoch
+from rayprune.training.setup import channel_example, loses_filters, num_steps_per_epoch
 from rayprune.training.stage import OnEpoch, train_stage
 from rayprune.training.worker import Worker, broadcast
 
@@ -106,7 +111,9 @@ def _run_stage(
     if is_first:
         known[None] = initial_snapshot(model, experiment)
     before, weights = known[stage.inputs.masks], known[stage.inputs.weights]
-    start = replace(weights, masks=prune(before, stage, experiment.prune), records=before.records)
+    coupled = _coupled(experiment, stage, model, before.masks, dataset)
+    masks = prune(before, stage, experiment.prune, coupled)
+    start = replace(weights, masks=masks, records=before.records)
     steps = num_steps_per_epoch(experiment, dataset)
     if stage.is_dense:
         rates = dense_rates(experiment, stage, steps)
@@ -132,6 +139,20 @@ def _run_stage(
         content = encode(trained.snapshot)
         save_stage(storage, stage.key, content, trained.snapshot.records, trained.history)
     return trained.snapshot, content
+
+
+def _coupled(
+    experiment: Experiment, stage: Stage, model: nn.Module, masks: Masks, dataset: Dataset
+) -> tuple[Group, ...]:
+    """The filters that the stage removes together, alike on all ranks."""
+    if not (experiment.prune.couple_filters and loses_filters(experiment, stage)):
+        return ()
+    try:
+        return coupled_filters(model, masks, channel_example(dataset))
+    except ImportError as error:
+        raise ValueError(f"prune.couple_filters: {error}") from error
+    except ValueError as error:
+        raise ValueError(f"{error}. Write prune.couple_filters: false") from error
 
 
 @contextmanager

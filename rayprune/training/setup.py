@@ -135,11 +135,16 @@ def _silenced(
     """What goes with a removed filter: its bias and its batch norm's channel."""
     if not loses_filters(experiment, stage):
         return {}
+    on_device = {name: mask.to(worker.device) for name, mask in masks.items()}
+    return channel_masks(model, on_device, channel_example(dataset).to(worker.device))
+
+
+def channel_example(dataset: Dataset) -> Tensor:
+    """A batch that shows how channels run through the network."""
     example, _ = dataset.example
     if not isinstance(example, Tensor):
         raise ValueError(
             "prune.pattern filter follows channels through the network, which must take one tensor "
             f"then, got {type(example).__name__}. Write prune.pattern: unstructured"
         )
-    on_device = {name: mask.to(worker.device) for name, mask in masks.items()}
-    return channel_masks(model, on_device, example.to(worker.device))
+    return example

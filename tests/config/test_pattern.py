@@ -48,3 +48,24 @@ def test_the_configuration_and_the_prune_step_agree_on_the_sparsity(pattern, err
         else:
             with pytest.raises(ValueError, match=f"{pattern} removes exactly .* Write sparsity: "):
                 check()
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"round_channels": 8}, "round_channels is of pattern filter, got round_channels 8"),
+        (
+            {"couple_filters": True, "pattern": "2:4", "sparsity": 0.5},
+            "couple_filters is of .* and pattern 2:4. Write pattern: filter",
+        ),
+        (
+            {"couple_filters": True, "pattern": "filter", "allocation": "uniform_plus"},
+            "Write allocation: uniform, or couple_filters: false",
+        ),
+        ({"round_channels": 0, "pattern": "filter"}, "greater than or equal to 1"),
+    ],
+)
+def test_what_is_of_filters_alone_is_refused_elsewhere(fields, message):
+    with pytest.raises(ValueError, match=message):
+        Prune(**fields)
+    Prune(round_channels=8, couple_filters=True, pattern="filter", allocation="uniform")

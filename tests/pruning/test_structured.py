@@ -3,6 +3,7 @@ import sys
 
 import pytest
 import torch
+from made_networks import as_trained
 from torch import nn
 from torchvision.models import resnet18
 
@@ -26,19 +27,8 @@ def prune(model, sparsity, pattern, allocation="global", masks=None):
     return prune_weights(weights, masks, sparsity=sparsity, allocation=allocation, pattern=pattern)
 
 
-def trained(model):
-    """As after training: no parameter or statistic of a batch norm is 0 or 1."""
-    for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            nn.init.normal_(module.weight)
-            nn.init.normal_(module.bias)
-            nn.init.normal_(module.running_mean)
-            nn.init.uniform_(module.running_var, 0.5, 2)
-    return model.eval()
-
-
 def plain_cnn():
-    return trained(
+    return as_trained(
         nn.Sequential(
             nn.Conv2d(3, 8, 3, padding=1),
             nn.BatchNorm2d(8),
@@ -270,7 +260,7 @@ def test_removing_filters_of_a_plain_cnn_keeps_the_outputs():
 
 @pytest.mark.parametrize("allocation", ["global", "uniform"])
 def test_removing_filters_of_a_residual_network_keeps_the_outputs(allocation):
-    model, example = trained(resnet18(num_classes=10)), torch.randn(2, 3, 32, 32)
+    model, example = as_trained(resnet18(num_classes=10)), torch.randn(2, 3, 32, 32)
     masks = prune(model, 0.4, "filter", allocation)
     smaller = remove_filters(model, masks, example)
     lost = lost_filters(masks)
@@ -310,5 +300,5 @@ def test_what_the_library_maps_wrongly_stays_whole():
 
 def test_without_the_library_the_message_says_how_to_get_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "torch_pruning", None)
-    with pytest.raises(ImportError, match=r"pip install rayprune\[export\]"):
+    with pytest.raises(ImportError, match=r"pip install rayprune\[small\]"):
         remove_filters(plain_cnn(), {}, torch.randn(1, 3, 8, 8))

@@ -71,6 +71,8 @@ OTHERS: dict[str, list[Any]] = {
     "prune.pattern": ["filter", "2:4"],
     "prune.ignore": [["0.weight"]],
     "prune.include": [["0.weight"]],
+    "prune.round_channels": [2],
+    "prune.couple_filters": [True],
     "prune.rewind": [{"epoch": 0}, {"epoch": 1}],
     "retrain.epochs": [0, 2],
     "retrain.schedule": ["llr", "slr", "ft"],

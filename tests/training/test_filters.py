@@ -1,5 +1,7 @@
 """Filter pruning from the prune step to a smaller network with the same outputs."""
 
+import re
+
 import pytest
 import torch
 
@@ -8,14 +10,20 @@ from rayprune.models import build_model
 from rayprune.plan import make_plan
 from rayprune.pruning.masks import num_weights
 from rayprune.pruning.structured import remove_filters
+from rayprune.training import run as running
 from rayprune.training.run import run_plan
 from rayprune.training.worker import Worker
 
 
-@pytest.mark.parametrize(("name", "linear"), [("small_cnn", ["fc*"]), ("resnet20", ["fc"])])
-def test_trained_filters_are_removed_for_real_with_equal_outputs(
-    name, linear, few_images, tmp_path
-):
+@pytest.mark.parametrize(
+    ("name", "how"),
+    [
+        ("small_cnn", {"ignore": ["fc*"]}),
+        ("resnet20", {"ignore": ["fc"]}),
+        ("resnet20", {"ignore": ["fc"], "couple_filters": True, "round_channels": 8}),
+    ],
+)
+def test_trained_filters_are_removed_for_real_with_equal_outputs(name, how, few_images, tmp_path):
     pytest.importorskip("torch_pruning")
     experiment = Experiment.model_validate(
         {
@@ -23,7 +31,7 @@ def test_trained_filters_are_removed_for_real_with_equal_outputs(
             "data": {"parquet": few_images},
             "batch_size": 180,
             "dense": {"epochs": 1},
-            "prune": {"sparsity": 0.5, "pattern": "filter", "ignore": linear},
+            "prune": {"sparsity": 0.5, "pattern": "filter", **how},
             "retrain": {"epochs": 1, "schedule": "llr"},
         }
     )
@@ -38,4 +46,31 @@ def test_trained_filters_are_removed_for_real_with_equal_outputs(
     assert sizes[0] < sizes[1] - 0.2 * num_weights(snapshot.masks) * 0.5
     counted = snapshot.records[-1].num_nonzero
     assert counted <= sizes[0]  # a filter of a sum that lives on stays, as zeros that do not count
-    assert name != "small_cnn" or counted == sizes[0]
+    if name == "small_cnn" or experiment.prune.couple_filters:
+        assert counted == sizes[0]
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (ValueError("torch-pruning cannot read it"), "read it. Write prune.couple_filters: false"),
+        (ImportError("needs it. Run: pip"), "prune.couple_filters: needs it. Run: pip"),
+    ],
+)
+def test_a_network_whose_channels_cannot_be_followed_is_told(
+    error, message, few_images, tmp_path, monkeypatch
+):
+    def fail(*_):
+        raise error
+
+    monkeypatch.setattr(running, "coupled_filters", fail)
+    experiment = Experiment.model_validate(
+        {
+            "data": {"parquet": few_images},
+            "dense": {"epochs": 1},
+            "prune": {"sparsity": 0.02, "pattern": "filter", "couple_filters": True},
+            "retrain": {"epochs": 0},
+        }
+    )
+    with pytest.raises(ValueError, match=re.escape(message)):
+        run_plan(experiment, make_plan(experiment), Worker(), str(tmp_path))
