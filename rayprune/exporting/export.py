@@ -17,6 +17,7 @@ from typing import Any
 from torch import Tensor
 
 from rayprune.config import Experiment
+from rayprune.exporting.card import Card, make_card
 from rayprune.exporting.deployed import TOLERANCE, largest_difference, metrics_on_test
 from rayprune.exporting.exported import CARD, Exported, ExportedFile, Latency
 from rayprune.exporting.formats import ALL_FILES, FORMATS, Made
