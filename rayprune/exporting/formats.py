@@ -137,13 +137,13 @@ def _in_runtime(place: Workplace, runtime: str, path: Path, timed_in: tuple[str,
         files=(path.name,),
         module=lambda: Deployed.open(place.process, runtime, path, place.smaller, place.program),
         runtime=runtime,
-        load=LOAD[runtime].format(file=path.name, inputs=", ".join(map(_argument, names))),
+        load=LOAD[runtime].format(file=path.name, inputs=_named(names), arrays=", ".join(names)),
         timed_in=tuple(r for r in (timed_in or (runtime,)) if not missing(r)),
     )
 
 
-def _argument(name: str) -> str:
-    return f'"{name}": {name}'
+def _named(names: tuple[str, ...]) -> str:
+    return ", ".join(f'"{name}": {name}' for name in names)
 
 
 def _filled(place: Workplace, weights: Mapping[str, torch.Tensor]) -> nn.Module:
@@ -164,9 +164,10 @@ LOAD = {
         "outputs = session.run(None, {{{inputs}}})  # float32 arrays (n, ...)"
     ),
     "mnn": (
-        "import MNN.numpy as np, MNN.nn\n"
+        "import MNN.nn, MNN.expr as F\n"
         'module = MNN.nn.load_module_from_file("{file}", [], [])\n'
-        "outputs = module.onForward([np.array(input)])"
+        "given = [F.const(array, array.shape, F.NCHW) for array in [{arrays}]]  # float32\n"
+        "outputs = [F.convert(o, F.NCHW).read() for o in module.onForward(given)]"
     ),
 }
 FORMATS: Mapping[str, Callable[[Workplace], Made]] = {

@@ -13,6 +13,7 @@ from rayprune.plan.numbers import dense_epochs, dense_schedule, sparsify_goal
 from rayprune.plan.stage import Inputs
 from rayprune.schedules import OWN_SCHEDULES
 
+OF_FILTERS = {"round_channels", "couple_filters"}  # fields of prune that one pattern reads
 METHOD_VERSION = 4  # raised when the code computes something else from equal fields
 
 
@@ -50,9 +51,10 @@ def cycle_key(
 ) -> str:
     """Key of a cycle; what came before it speaks through the keys of its inputs."""
     retrain = experiment.retrain
-    prune = experiment.prune.model_dump(
-        mode="json", exclude={"cycles", "fraction_per_cycle", "rewind", "include"}
-    )
+    others = {"cycles", "fraction_per_cycle", "rewind", "include"}
+    if experiment.prune.pattern != "filter":
+        others |= OF_FILTERS
+    prune = experiment.prune.model_dump(mode="json", exclude=others)
     identity = {"inputs": asdict(inputs), **prune, "sparsity": sparsity, "epochs": epochs}
     if epochs > 0 and experiment.is_brought:  # the measurement before it had no use for them
         identity |= {"dense": _past(experiment), **_training(experiment)}
