@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import random
 from collections.abc import Mapping, Sequence
@@ -16,7 +17,7 @@ from rayprune.results.measurement import Measurement
 from rayprune.results.outcome import Status, StudySummary, TrialOutcome
 from rayprune.results.record import StageRecord
 from rayprune.results.storage import write_bytes
-from rayprune.results.table import make_table, write_table
+from rayprune.results.table import TABLE_KEY, make_table, write_table
 
 DENSE_EPOCHS, NUM_PARAMETERS, FLOPS = 12, 853_018, 125_485_696
 # Points of accuracy that a schedule loses at 95 % after one epoch of retraining.
@@ -387,6 +388,12 @@ def measured(table: pa.Table, measurements: Mapping[str, Measurement] | None = N
     names = dict.fromkeys(name for row in rows for name in row)
     made = pa.table({name: [row.get(name) for row in rows] for name in names})
     return made.replace_schema_metadata(table.schema.metadata)
+
+
+def with_summary(table: pa.Table, **summary: Any) -> pa.Table:
+    """The table of a study that differs in these fields of its summary."""
+    raw = json.loads(table.schema.metadata[TABLE_KEY]) | summary
+    return table.replace_schema_metadata({TABLE_KEY: json.dumps(raw).encode()})
 
 
 def write(folder: Path, table: pa.Table, study: str = "name: made\n") -> Path:

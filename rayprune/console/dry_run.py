@@ -14,7 +14,7 @@ from rayprune.plan import Stage, count_epochs
 from rayprune.points import drawn_points, options_of
 from rayprune.report.answer import D1_ALONE
 from rayprune.results.files import default_storage, study_folder
-from rayprune.results.labels import said, shown
+from rayprune.results.labels import counted, said, shown
 from rayprune.results.proposed import read_proposals
 from rayprune.results.stages import finished_records
 from rayprune.trials import (
@@ -57,6 +57,8 @@ def print_plan(console: Console, study: Study, trials: Sequence[TrialPlan]) -> N
     )
     if study.search.tune is not None:
         console.print(_reports(study, trials))
+    for sentence in _measured(study, trials):
+        console.print(sentence)
     for note in _notes(trials):
         console.print(note)
 
@@ -68,7 +70,7 @@ def print_search(console: Console, study: Study) -> None:
     drawn at random.
     """
     console.print(_dimensions(study.search))
-    for sentence in (_proposed(study), *_rules(study), *_of_drawn(study)):
+    for sentence in (_proposed(study), *_rules(study), *_measured(study), *_of_drawn(study)):
         console.print(Text(sentence))
 
 
@@ -82,6 +84,26 @@ def _reports(study: Study, tries: Sequence[TrialPlan]) -> str:
         f"of tuning, runs on the seeds {', '.join(map(str, seeds))}: {num_reports(study)} trials "
         f"of {each} epochs"
     )
+
+
+def _measured(study: Study, trials: Sequence[TrialPlan] = ()) -> Iterator[str]:
+    """What is measured once all is trained, and within which limits the best is to be.
+
+    Of a study whose `trials` are not known yet, or are tries, as many as there may be.
+    """
+    search = study.search
+    if search.measure is None:
+        return
+    lasts = {trial.key for trial in trials if trial.phase != "tune"}
+    dense = {s.key for t in trials for s in t.plan if s.is_dense and s.part_of is None} - lasts
+    networks = counted(len(lasts) or num_reports(study) or num_proposed(study), "network")
+    also = "dense ones" if not lasts else counted(len(dense), "dense one") if dense else ""
+    what = f"measured at the end: {networks} in {search.measure.words}"
+    yield f"{what}, and {also}" if also else what
+    if search.within:
+        limits = (f"{column} <= {limit:g}" for column, limit in search.within.items())
+        best = "best metric" if search.within_dense is None else "sparsest within the loss"
+        yield f"best is the {best} with {' and '.join(limits)}"
 
 
 def _table(*headings: str) -> Table:
@@ -148,8 +170,8 @@ def _rules(study: Study) -> Iterator[str]:
         yield f"goal: {', '.join(f'{metric} ({mode})' for metric, mode in ways)}"
     if search.scheduler is not None:
         scheduler, unit = search.scheduler, search.scheduler.unit
-        counted = "epochs of retraining" if unit == "epochs" else unit
-        how = ", ".join([f"in {counted}", *said(scheduler.arguments)])
+        counts = "epochs of retraining" if unit == "epochs" else unit
+        how = ", ".join([f"in {counts}", *said(scheduler.arguments)])
         yield f"stopped early: by {scheduler.name} ({how})"
     for condition in search.where:
         yield f"condition: {condition}; a trial that breaks it is infeasible, and learned from"

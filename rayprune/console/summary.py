@@ -11,6 +11,7 @@ from rich.text import Text
 
 from rayprune.report.answer import answer, d1_alone, epochs_sentence, without_result
 from rayprune.report.columns import Column, summary_columns, summary_rows
+from rayprune.report.deployed import dense_measured
 from rayprune.results.comparison import Comparison
 from rayprune.results.files import (
     best_folder,
@@ -50,6 +51,8 @@ def print_summary(console: Console, comparison: Comparison) -> None:
             )
             _print(console, warning, style="yellow")
     _print(console, answer(comparison), style="bold")
+    if dense := dense_measured(comparison):
+        _print(console, dense)
     _print(console, epochs_sentence(comparison))
     if note := d1_alone(comparison):
         _print(console, note)

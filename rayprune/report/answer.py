@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
+from rayprune.report.deployed import limits, measured_speedup, unmeasured
 from rayprune.report.differences import seeds_paired
 from rayprune.report.fine_tuning import fine_tuning
 from rayprune.report.numbers import (
@@ -45,7 +46,8 @@ def answer(comparison: Comparison) -> str:
     """One sentence: how sparse, with which retraining, at what loss against the dense run.
 
     It speaks of the sparsest setting within the loss that the study tolerates, one point unless it
-    names another, or of the closest one if none is; and of the Pareto front, if there is one.
+    names another, or of the closest one if none is; of the best within the limits of a study that
+    has them; and of the Pareto front, if there is one.
     """
     counts = ", ".join(counts_without_result(comparison))
     if not comparison.finals:
@@ -73,9 +75,13 @@ def _instead(comparison: Comparison) -> str:
 
 
 def recommended(comparison: Comparison) -> tuple[Setting, bool]:
-    """The sparsest setting close to dense, best of its sparsity; else the best, and False."""
-    sparsest = comparison.sparsest_within
-    if sparsest is not None:
+    """The sparsest setting close to dense, best of its sparsity; else the best, and False.
+
+    With limits on what is measured, and no loss that is tolerated, it is the best within these.
+    """
+    summary, sparsest = comparison.summary, comparison.sparsest_within
+    is_best_asked = bool(summary.within) and summary.within_dense is None
+    if sparsest is not None and not is_best_asked:
         return sparsest, True
     best = comparison.candidates()[0]
     return best, best.change is None or comparison.is_within(best)
@@ -149,13 +155,32 @@ def _lead(comparison: Comparison, chosen: Setting, is_close: bool) -> str:
     said = f"{chosen.label} {_keeps(comparison, chosen)}"
     if speedup := chosen.mean("theoretical_speedup"):
         said += f", {ratio(speedup.value)} fewer multiply-adds in theory"
-    tolerated = tolerance(comparison)
+    if measured := measured_speedup(comparison, chosen):
+        said += f", {measured}"
+    return f"{_asked(comparison, chosen, is_close)}{said}"
+
+
+def _asked(comparison: Comparison, chosen: Setting, is_close: bool) -> str:
+    """What the chosen setting is the answer to, and what no setting is; empty if that is plain."""
+    tolerated, within = tolerance(comparison), limits(comparison)
+    is_over = bool(within) and not comparison.has_within_limits
+    asks_for_sparsest = comparison.summary.within_dense is not None and chosen.change is not None
+    if within and not asks_for_sparsest:
+        return (
+            f"No setting is within {within}; the best: "
+            if is_over
+            else f"The best within {within}: "
+        )
     if not is_close:
-        name = dense_name(comparison)
-        return f"No setting stays within {tolerated} of its {name}; the closest: {said}"
-    if comparison.summary.within_dense is not None and chosen.change is not None:
-        return f"The sparsest within {tolerated} of dense: {said}"
-    return said
+        none = f"No setting within {within}" if within else "No setting"
+        none = f"No setting is within {within}, and none" if is_over else none
+        return f"{none} stays within {tolerated} of its {dense_name(comparison)}; the closest: "
+    if not asks_for_sparsest:
+        return ""
+    sparsest = f"sparsest within {tolerated} of dense"
+    if is_over:
+        return f"No setting is within {within}; the {sparsest}: "
+    return f"The {sparsest}{f' and within {within}' if within else ''}: "
 
 
 def _keeps(comparison: Comparison, setting: Setting) -> str:
@@ -266,5 +291,6 @@ def _open(comparison: Comparison) -> str:
     parts = [
         f"no try of {', '.join(untuned)} ended with a result" if untuned else "",
         f"{counted(count, 'trial')} unfinished" if count else "",
+        unmeasured(comparison),
     ]
     return "; ".join(filter(None, parts))

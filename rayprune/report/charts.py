@@ -30,6 +30,7 @@ from rayprune.report.marks import (
     value_record,
     with_sparsity,
 )
+from rayprune.report.measured import metric_by_latency, metric_by_size
 from rayprune.report.numbers import epochs, metric_value, percent
 from rayprune.report.pareto import pareto_front
 from rayprune.report.plot import Plot
@@ -37,7 +38,10 @@ from rayprune.results.comparison import Comparison
 from rayprune.results.labels import MOST_COLOURS, counted
 from rayprune.results.setting import Setting, means_by_cycle
 
-NAMES = ("pareto", "cost", "settings", "differences", "sparsity", "retraining", "peaks")
+NAMES = (
+    "pareto", "latency", "size", "cost", "settings",
+    "differences", "sparsity", "retraining", "peaks",
+)  # fmt: skip
 MOST_PANELS = 4
 MOST_ROWS = 24
 MOST_TICKS = 12
@@ -47,6 +51,8 @@ def make_plots(comparison: Comparison) -> tuple[Plot, ...]:
     """The charts that have something to compare, in reading order."""
     makers: tuple[Callable[[Comparison], Plot | None], ...] = (
         pareto_front,
+        metric_by_latency,
+        metric_by_size,
         accuracy_by_cost,
         accuracy_by_setting,
         differences_to_reference,

@@ -7,16 +7,18 @@ from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar
 
 from rayprune.report import numbers
+from rayprune.report.deployed import limits
 from rayprune.report.differences import difference_cell, difference_name
 from rayprune.results.comparison import Comparison, Row
-from rayprune.results.labels import is_measured, metric_name, on_test
+from rayprune.results.labels import UNITS, is_measured, metric_name, on_test
 from rayprune.results.setting import Mean, Setting
 
 T = TypeVar("T")
 
 SUMMARY_ROWS = 20  # of settings, where there is the page for the others
 MOST_LEVELS = 8
-ELSEWHERE = {"sparsity", "total_epochs", "theoretical_speedup"}  # goals that all tables show
+# Goals that all tables show, where they are known.
+ELSEWHERE = {"sparsity", "total_epochs", "theoretical_speedup", *UNITS}
 
 Level = tuple[float, Setting]  # a goal sparsity, and the best setting that is as sparse
 Trial = tuple[Setting, Row]  # a finished trial's last row, and the setting that it belongs to
@@ -54,6 +56,7 @@ def setting_columns(comparison: Comparison) -> list[Column[Setting]]:
         *_measured(comparison, on_test(metric), metric_name(on_test(metric))),
         *_goals(comparison, ELSEWHERE | {metric, "compression"}),
         _ratio("speed-up in theory", "theoretical_speedup"),
+        *_deployed(comparison),
         _ratio("compression", "compression"),
         _seeds(comparison),
     ]
@@ -73,6 +76,7 @@ def summary_columns(comparison: Comparison) -> list[Column[Setting]]:
         *map(_minor, _measured(comparison, test, f"{test.replace('_', ' ')}{unit}", unit="")),
         *_goals(comparison, ELSEWHERE | {metric}),
         _minor(_ratio("speed-up in theory", "theoretical_speedup")),
+        *map(_minor, _deployed(comparison)),
     ]
     is_same = len({numbers.seeds_of(comparison, s) for s in comparison.settings}) == 1
     return [*columns, *([] if is_same else [_seeds(comparison)]), *_marks(comparison)]
@@ -118,6 +122,7 @@ def level_columns(comparison: Comparison) -> list[Column[Level]]:
                 *_measured(comparison, test, metric_name(test)),
                 _epochs(),
                 _ratio("speed-up in theory", "theoretical_speedup"),
+                *_deployed(comparison),
             ),
         ),
     ]
@@ -149,6 +154,11 @@ def trial_columns(comparison: Comparison) -> list[Column[Trial]]:
             sort_value=lambda trial: trial[1][column],
         )
 
+    measured = [
+        number("speed-up measured", "measured_speedup", numbers.ratio),
+        number("latency ms", "latency_ms", numbers.measured),
+        number("file MB", "file_mb", numbers.measured),
+    ]
     return [
         Column(
             heading="trial",
@@ -166,6 +176,7 @@ def trial_columns(comparison: Comparison) -> list[Column[Trial]]:
         number("sparsity", "sparsity", numbers.percent),
         number("epochs", "total_epochs", numbers.epochs),
         *map(metric, dict.fromkeys((comparison.metric, on_test(comparison.metric)))),
+        *(measured if comparison.has_measurements else ()),
     ]
 
 
@@ -212,6 +223,22 @@ def _measured(
     return [_metric(comparison, column, heading, unit)] if is_there else []
 
 
+def _deployed(comparison: Comparison) -> list[Column[Setting]]:
+    """What was measured of a network as a file, where anything was."""
+
+    def column(heading: str, name: str) -> Column[Setting]:
+        return Column(
+            heading=heading,
+            text=lambda s: numbers.measured(_value(s.mean(name))),
+            sort_value=lambda s: _value(s.mean(name)),
+        )
+
+    if not comparison.has_measurements:
+        return []
+    speedup = _ratio("speed-up measured", "measured_speedup")
+    return [speedup, column("latency ms", "latency_ms"), column("file MB", "file_mb")]
+
+
 def _goals(comparison: Comparison, shown: set[str]) -> list[Column[Setting]]:
     """The study's goals that have no column yet."""
 
@@ -231,6 +258,9 @@ def _marks(comparison: Comparison) -> list[Column[Setting]]:
     if comparison.summary.within_dense is not None:
         heading = f"within {numbers.tolerance(comparison)}"
         columns.append(_mark(heading, lambda s: "yes" if comparison.is_within(s) else "no"))
+    if within := limits(comparison):
+        is_within = comparison.is_within_limits
+        columns.append(_mark(f"within {within}", lambda s: "yes" if is_within(s) else "no"))
     if comparison.front:
         front = {id(setting) for setting in comparison.front}
         columns.append(_mark("Pareto", lambda s: "front" if id(s) in front else ""))

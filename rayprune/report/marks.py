@@ -9,11 +9,12 @@ import altair as alt
 
 from rayprune.report.numbers import change, change_name, metric_value, num_seeds, percent
 from rayprune.results.comparison import Comparison
-from rayprune.results.labels import MOST_COLOURS, metric_name
+from rayprune.results.labels import MOST_COLOURS, UNITS, metric_name, with_unit
 from rayprune.results.setting import Mean, Setting
 
 WIDTH = 800
 ROW_WIDTH = WIDTH - 200  # of charts with names at their side
+WIDE = 5.0  # from such a range of numbers on, their axis is logarithmic
 LONG = 40  # letters of a setting's name that may be too many beside a chart
 MANY = 60  # from so many points on, no lines and no error bars
 # Okabe and Ito's colours, made readable on white and on black alike, and six more.
@@ -103,6 +104,15 @@ def metric_y(comparison: Comparison, field: str) -> alt.Y:
     return y.scale(zero=False, padding=14).axis(**axis)
 
 
+def counted_x(field: str, column: str, values: Sequence[float]) -> alt.X:
+    """What is counted or measured as the horizontal axis, logarithmic where it goes far."""
+    is_wide = min(values) > 0 and max(values) > WIDE * min(values)
+    scale: Record = {"type": "log", "nice": False} if is_wide else {"zero": False}
+    # 0.005 would be "5m" as 42,000 is "42k", and milli is what the unit says.
+    axis: Record = {"format": ".3~g" if column in UNITS else "~s", "tickCount": 7}
+    return alt.X(f"{field}:Q", title=with_unit(column)).scale(padding=18, **scale).axis(**axis)
+
+
 def rows_y(field: str) -> alt.Y:
     """One row for each name, in the order of the data."""
     axis: Record = {"labelLimit": 360, "domain": False, "ticks": False}
@@ -166,10 +176,11 @@ def points_and_lines(
     line: Sequence[str],
     width: float = WIDTH,
     title: alt.TitleParams | None = None,
+    told: Sequence[str] = (),
 ) -> Any:
     """The metric over `x`: points with error bars, joined where they share the fields of `line`.
 
-    Without such fields nothing is joined.
+    Without such fields nothing is joined. `told` are further fields that a point says.
     """
     base = alt.Chart(alt.InlineData(values=list(records)), width=width, height=320)
     crowded = len(records) > MANY
@@ -184,7 +195,7 @@ def points_and_lines(
             base.mark_rule(strokeWidth=1.5).encode(metric_y(comparison, "low"), alt.Y2("high"))
         )
     points = base.mark_point(filled=True, size=70)
-    points = points.encode(series_shape(comparison), tooltip=tooltip(comparison))
+    points = points.encode(series_shape(comparison), tooltip=tooltip(comparison, *told))
     chart = alt.layer(*layers, points.add_params(pick))
     return chart if title is None else chart.properties(title=title)
 

@@ -7,6 +7,7 @@ from html import escape
 
 from rayprune.report.answer import answer, counts_without_result, epochs_sentence
 from rayprune.report.columns import Column, summary_columns, summary_rows
+from rayprune.report.deployed import dense_measured
 from rayprune.results.comparison import Comparison
 from rayprune.results.setting import Setting
 
@@ -21,6 +22,7 @@ def summary_html(comparison: Comparison) -> str:
     more = len(comparison.settings) - len(settings)
     lines = [
         f"… and {more} more settings" if more else "",
+        dense_measured(comparison),
         "; ".join(filter(None, [*counts_without_result(comparison), epochs_sentence(comparison)])),
     ]
     return "\n".join(

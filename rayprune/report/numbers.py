@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
+
 from rayprune.results.comparison import TOLERATED_LOSS, Comparison
-from rayprune.results.labels import counted
+from rayprune.results.labels import UNITS, counted
 from rayprune.results.setting import Mean, Setting
 
 MISSING = "–"
@@ -51,6 +53,8 @@ def goal_value(
         return epochs(value)
     if goal == "sparsity":
         return percent(value)
+    if goal in UNITS:
+        return measured(value, UNITS[goal])
     return metric_value(comparison, mean, unit, column=goal)
 
 
@@ -111,6 +115,15 @@ def change_name(comparison: Comparison) -> str:
 def ratio(value: float | None) -> str:
     """How many times as much: 4.94 is "4.9x"."""
     return MISSING if value is None else f"{value:.1f}x"
+
+
+def measured(value: float | None, unit: str = "") -> str:
+    """Milliseconds or megabytes in three digits: "2.31 ms", "0.0450 MB", "1,204 ms"."""
+    if value is None:
+        return MISSING
+    rounded = float(f"{value:.2e}")
+    digits = max(0, 2 - math.floor(math.log10(rounded))) if rounded > 0 else 0
+    return f"{rounded if digits else value:,.{digits}f} {unit}".rstrip()
 
 
 def epochs(count: float) -> str:

@@ -26,6 +26,7 @@ from rayprune.report.columns import (
     trial_columns,
     trials_by_metric,
 )
+from rayprune.report.deployed import dense_measured, limits, measured_notes
 from rayprune.report.differences import difference_notes
 from rayprune.report.numbers import (
     dense_name,
@@ -126,6 +127,7 @@ def notes(comparison: Comparison) -> list[str]:
         "weights. Zeros scattered over a tensor make files and transfers smaller; by themselves "
         "they make nothing faster. That takes kernels or hardware that skip them, or a pattern "
         "such as 2:4 or whole filters.",
+        *measured_notes(comparison),
         f"{_ranked_by(comparison)}. The test split is read once, at the end of a trial, "
         "and chooses nothing: a test number picked because it is the highest would flatter.",
     ]
@@ -152,22 +154,27 @@ def notes(comparison: Comparison) -> list[str]:
 
 def _order(comparison: Comparison) -> str:
     """In which order settings are listed."""
+    within = limits(comparison)
+    first = f"Those within {within} before the others. " if within else ""
     if comparison.summary.within_dense is None:
-        return "Best first."
+        return f"{first}Best first."
     tolerated = tolerance(comparison)
-    return f"The sparsest within {tolerated} of dense first; then the others, the closest first."
+    order = f"The sparsest within {tolerated} of dense first; then the others, the closest first."
+    return f"{first}{order}"
 
 
 def _ranked_by(comparison: Comparison) -> str:
     """What decides on the order of settings and on the model to ship, as a note."""
     metric, goals = metric_name(comparison.metric), comparison.summary.metrics
+    within = limits(comparison)
+    among = f", among settings within {within} if there are any" if within else ""
     if comparison.summary.within_dense is not None:
         return (
             "The model in best/ is of the sparsest setting that loses at most "
             f"{tolerance(comparison)} of {metric} against its {dense_name(comparison)}, or of the "
-            "closest one if none does"
+            f"closest one if none does{among}"
         )
-    ranked = f"Settings are ranked, and the model in best/ is chosen, by {metric}"
+    ranked = f"Settings are ranked, and the model in best/ is chosen, by {metric}{among}"
     if len(goals) == 1:
         return ranked
     return (
@@ -183,10 +190,19 @@ def _choice(comparison: Comparison) -> str:
     if comparison.summary.within_dense is not None and setting.change is not None:
         is_within = comparison.is_within(setting)
         closest = f"the closest to dense: none is within {tolerated}"
-        return f"the sparsest within {tolerated} of dense" if is_within else closest
+        chosen = f"the sparsest within {tolerated} of dense" if is_within else closest
+        return f"{chosen}{_among(comparison)}"
     mean = "mean " if len(setting.finals) > 1 else ""
     alone = " alone" if len(goals) == 1 else f" alone, the first of {len(goals)} goals"
-    return f"chosen by the {mean}{metric_name(comparison.metric)}{alone}"
+    return f"chosen by the {mean}{metric_name(comparison.metric)}{alone}{_among(comparison)}"
+
+
+def _among(comparison: Comparison) -> str:
+    """Of which settings a choice is, where there are limits on what is measured."""
+    within = limits(comparison)
+    if not within:
+        return ""
+    return f", {'of those' if comparison.has_within_limits else 'none is'} within {within}"
 
 
 def _best_card(comparison: Comparison, best: Row) -> dict[str, str]:
@@ -217,6 +233,7 @@ def _epochs_card(comparison: Comparison) -> dict[str, str]:
 def _dense_card(comparison: Comparison, dense: Mean) -> dict[str, str]:
     name = dense_name(comparison)
     elsewhere = "Trained elsewhere, measured here. " if comparison.is_brought else ""
+    elsewhere += f"{measured}. " if (measured := dense_measured(comparison)) else ""
     return {
         "title": name[0].upper() + name[1:],
         "value": metric_value(comparison, dense),

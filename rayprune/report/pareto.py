@@ -12,6 +12,7 @@ from rayprune.report.marks import (
     GREY,
     WIDTH,
     Record,
+    counted_x,
     dense_line,
     metric_y,
     setting_record,
@@ -25,7 +26,6 @@ from rayprune.results.labels import metric_name
 from rayprune.results.setting import Setting
 
 FRONT = ("on the front", "others")
-WIDE = 5.0  # from such a range of a goal on, its axis is logarithmic
 
 
 def pareto_front(comparison: Comparison) -> Plot | None:
@@ -86,10 +86,8 @@ def _goal_tooltip(goal: str) -> alt.Tooltip:
 
 
 def _goal_x(comparison: Comparison, goal: str, values: Sequence[float]) -> alt.X:
-    """A goal as the horizontal axis, logarithmic where it goes far."""
-    x = alt.X("second:Q", title=metric_name(goal))
+    """A goal as the horizontal axis."""
     if comparison.is_in_percent(goal):
+        x = alt.X("second:Q", title=metric_name(goal))
         return x.scale(zero=False, padding=18).axis(format=".3~%", tickCount=7)
-    is_wide = min(values) > 0 and max(values) > WIDE * min(values)
-    scale: Record = {"type": "log", "nice": False} if is_wide else {"zero": False}
-    return x.scale(padding=18, **scale).axis(format="~s", tickCount=7)
+    return counted_x("second", goal, values)

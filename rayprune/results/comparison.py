@@ -115,7 +115,8 @@ class Comparison:
         """All settings with a finished trial, best first; equal ones by fewer epochs.
 
         Best is the metric; where the study names a loss that it tolerates, those within it come
-        first, the sparsest before the others, and then the closest to dense.
+        first, the sparsest before the others, and then the closest to dense. What is within the
+        limits of `search.within` comes before what is not.
         """
         return _settings(self)
 
@@ -158,9 +159,11 @@ class Comparison:
     def sparsest_within(self) -> Setting | None:
         """The sparsest setting within the tolerated loss against dense; None if there is none.
 
-        Of those that are as sparse the best metric wins, then fewer epochs.
+        Of those that are as sparse the best metric wins, then fewer epochs. Settings over a limit
+        of `search.within` count only if all are.
         """
-        within = [s for s in self.ranked if self.is_within(s) and self._step(s) is not None]
+        settings = self._preferred(self.ranked)
+        within = [s for s in settings if self.is_within(s) and self._step(s) is not None]
         return max(within, key=lambda s: self._step(s) or 0.0, default=None)
 
     @cached_property
@@ -171,7 +174,16 @@ class Comparison:
     @cached_property
     def dense(self) -> Mean | None:
         """The metric of the study's best dense run: the line to hold."""
-        return mean_of(row[self.metric] for row in _best_dense(self).values())
+        return self.dense_mean(self.metric)
+
+    def dense_mean(self, column: str) -> Mean | None:
+        """A column's mean over the seeds of that run; None where it has no values."""
+        return mean_of(row.get(column) for row in _best_dense(self).values())
+
+    @cached_property
+    def has_measurements(self) -> bool:
+        """Whether networks were measured as files in a runtime (`search.measure`)."""
+        return any(row.get("latency_ms") is not None for row in self.rows)
 
     @cached_property
     def levels(self) -> tuple[float, ...]:
@@ -217,7 +229,8 @@ class Comparison:
         count only if none kept it. Of several goals the first one alone decides; the others are
         for the front. Where the study names a loss that it tolerates (`search.within_dense`), the
         sparsest setting within it wins instead, by the sparsity that it reached, or the closest to
-        dense if none is within. ``["trial"]`` names the trial, ``["key"]`` its snapshot.
+        dense if none is within. In any case a setting over a limit of `search.within` counts only
+        if all are. ``["trial"]`` names the trial, ``["key"]`` its snapshot.
         """
         candidates = self.candidates()
         return self.best_seed(candidates[0]) if candidates else None
@@ -241,15 +254,35 @@ class Comparison:
         """Settings that may be best, best first; with a level those at least as sparse, by metric.
 
         A setting that missed the lowest sparsity asked for is no answer, however accurate, unless
-        the study asks for the sparsest within a loss.
+        the study asks for the sparsest within a loss. What is over a limit of `search.within` is
+        none unless all are.
         """
         if level is not None:
-            return [s for s in self.ranked if is_as_sparse(s.sparsity, level)]
-        if self.summary.within_dense is not None and self.sparse:
-            return self.sparse
+            return self._preferred([s for s in self.ranked if is_as_sparse(s.sparsity, level)])
+        sparse = self._preferred(self.sparse)
+        if self.summary.within_dense is not None and sparse:
+            return sparse
         lowest = min(self.levels, default=0.0)
-        kept = [s for s in self.sparse if not s.missed_goal and is_as_sparse(s.sparsity, lowest)]
-        return kept or self.sparse or [s for s in self.settings if s.mean(self.metric)]
+        kept = [s for s in sparse if not s.missed_goal and is_as_sparse(s.sparsity, lowest)]
+        return kept or sparse or [s for s in self.settings if s.mean(self.metric)]
+
+    def is_within_limits(self, setting: Setting) -> bool:
+        """Whether nothing that was measured of it is over a limit of `search.within`.
+
+        What was not measured is not known to be within; without limits everything is.
+        """
+        limits = self.summary.within.items()
+        means = [(setting.mean(column), limit) for column, limit in limits]
+        return all(mean is not None and mean.value <= limit for mean, limit in means)
+
+    @cached_property
+    def has_within_limits(self) -> bool:
+        """Whether a setting that may be best is within the limits, and so not all are over one."""
+        return any(map(self.is_within_limits, self.sparse))
+
+    def _preferred(self, settings: Sequence[Setting]) -> Sequence[Setting]:
+        """Those within the limits, or all where none is."""
+        return [s for s in settings if self.is_within_limits(s)] or settings
 
     def is_within(self, setting: Setting) -> bool:
         """Whether it loses no more against dense than is tolerated: `within_dense`, or a point."""
@@ -387,11 +420,12 @@ def _settings(comparison: Comparison) -> tuple[Setting, ...]:
 
 def _best_first(comparison: Comparison, setting: Setting) -> tuple[float, ...]:
     by_metric = _by_metric(comparison, setting)
-    if comparison.summary.within_dense is None:
-        return by_metric
     has_no_value, *_ = by_metric
+    is_over = not comparison.is_within_limits(setting)
+    if comparison.summary.within_dense is None:
+        return (has_no_value, is_over, *by_metric)
     has_no_zeros = setting.sparsity <= 0  # a dense run is within any loss, and no answer
-    last = (has_no_value, has_no_zeros, setting.change is None)
+    last = (has_no_value, has_no_zeros, is_over, setting.change is None)
     if comparison.is_within(setting):
         return (*last, False, -round(setting.sparsity, 4), *by_metric)
     loss = -comparison.quality(setting.change.value) if setting.change else 0.0

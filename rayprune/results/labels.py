@@ -16,7 +16,10 @@ GOALS = {
     "num_nonzero": "non-zero parameters",
     "flops_nonzero": "multiply-adds",
     "total_epochs": "epochs",
+    "latency_ms": "latency",
+    "file_mb": "file size",
 }
+UNITS = {"latency_ms": "ms", "file_mb": "MB"}
 AS_SAID = {"iou": "IoU", "miou": "mIoU"}  # other words as the task writes them
 COUNTED = {"num_nonzero", "flops_nonzero", "total_epochs"}
 SAID = {
@@ -147,6 +150,11 @@ def metric_name(metric: str) -> str:
     first = words.index("val") if "val" in words[:2] else None
     said = ["validation" if n == first else AS_SAID.get(w, w) for n, w in enumerate(words)]
     return " ".join(said)
+
+
+def with_unit(metric: str) -> str:
+    """The name with its unit, for an axis or a heading: "latency, ms"."""
+    return ", ".join(filter(None, [metric_name(metric), UNITS.get(metric)]))
 
 
 def _cases(row: Row, varied: Sequence[str]) -> list[str]:

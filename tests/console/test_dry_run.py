@@ -175,3 +175,37 @@ def test_what_a_searcher_has_proposed_before_is_counted(tmp_path):
     for epochs in (1, 2, 3):
         recorder.propose({"retrain.schedule": "allr", "retrain.epochs": epochs}, None)
     assert "optuna proposes 20 trials, 3 of them before this start" in said_of(study)
+
+
+def test_what_is_measured_at_the_end_is_told():
+    space = {"retrain.epochs": {"grid": [1, 2]}}
+    search = {"space": space, "seeds": [0, 1], "measure": {"runtime": "mnn", "threads": 2}}
+    assert shown(search=search)[-1] == (
+        "measured at the end: 4 networks in mnn, 2 threads, batch 1, and 2 dense ones"
+    )
+    limited = {**search, "within": {"latency_ms": 5, "file_mb": 0.5}}
+    assert shown(search=limited)[-1] == (
+        "best is the best metric with latency_ms <= 5 and file_mb <= 0.5"
+    )
+    sparsest = shown(search={**limited, "within_dense": 0.01})[-1]
+    assert (
+        sparsest == "best is the sparsest within the loss with latency_ms <= 5 and file_mb <= 0.5"
+    )
+    dense = {"prune": {"cycles": 0, "sparsity": 0}}
+    assert shown(experiment=dense, search={"measure": "onnx"})[-1] == (
+        "measured at the end: 1 network in onnx, 1 thread, batch 1"
+    )
+
+
+def test_of_trials_that_are_not_known_yet_as_many_as_there_may_be():
+    tune = {"tries": 2, "space": {"optim.lr": {"log_uniform": [0.01, 0.1]}}}
+    space = {"retrain.epochs": {"grid": [1, 3]}}
+    search = {"space": space, "tune": tune, "seeds": [0, 1, 2], "measure": "mnn"}
+    assert shown(search=search)[-1] == (
+        "measured at the end: 6 networks in mnn, 1 thread, batch 1, and dense ones"
+    )
+    space = {"optim.lr": {"log_uniform": [0.01, 0.1]}}
+    search = {"algorithm": "optuna", "num_samples": 5, "space": space, "measure": "mnn"}
+    console = Console(file=io.StringIO(), width=200)
+    print_search(console, Study.model_validate({"storage": "/nowhere", "search": search}))
+    assert "measured at the end: 5 networks in mnn, 1 thread" in console.file.getvalue()

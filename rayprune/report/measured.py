@@ -1,0 +1,117 @@
+"""Charts of networks as files: the metric against their milliseconds and their megabytes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import altair as alt
+
+from rayprune.report.deployed import dense_runtimes, ways, where_measured
+from rayprune.report.marks import (
+    GREY,
+    Record,
+    counted_x,
+    metric_title,
+    metric_y,
+    points_and_lines,
+    setting_record,
+    spread_note,
+)
+from rayprune.report.numbers import goal_value, metric_value, ratio
+from rayprune.report.plot import Plot
+from rayprune.results.comparison import Comparison
+from rayprune.results.labels import UNITS, metric_name
+from rayprune.results.setting import Setting
+
+SOLID, *DASHES = [1, 0], [7, 4], [2, 3]  # the limit, and dense networks
+
+
+def metric_by_latency(comparison: Comparison) -> Plot | None:
+    """The metric against the milliseconds of a pass, where settings were measured."""
+    if not comparison.has_measurements:
+        return None
+    dense = {
+        "latency_ms": f"in {ways(comparison)}",
+        "dense_latency_ms": f"in {dense_runtimes(comparison)}, its fastest",
+    }
+    caption = f"{where_measured(comparison)}. "
+    return _plot(comparison, "latency", "latency_ms", dense, caption)
+
+
+def metric_by_size(comparison: Comparison) -> Plot | None:
+    """The metric against the megabytes of the file, where settings were measured."""
+    if not comparison.has_measurements:
+        return None
+    caption = f"The file for {ways(comparison)} as it lies on disk, 1 MB = 10⁶ bytes. "
+    return _plot(comparison, "size", "file_mb", {"file_mb": ""}, caption)
+
+
+def _plot(
+    comparison: Comparison, name: str, column: str, dense_columns: dict[str, str], caption: str
+) -> Plot | None:
+    """`dense_columns` are those of the dense network that stand on the same axis, with words."""
+    shown = [s for s in comparison.ranked if s.mean(column)]
+    if not shown:
+        return None
+    records = [_record(comparison, setting, column) for setting in shown]
+    lines = _lines(comparison, column, dense_columns)
+    places = [record["place"] for record in (*records, *lines)]
+    x = counted_x("place", column, places)
+    told = (metric_name(column), "measured speed-up", "in theory")
+    chart = points_and_lines(comparison, records, x, (), told=told)
+    up = "Up" if comparison.summary.mode == "max" else "Down"
+    return Plot(
+        name=name,
+        title=f"{metric_title(comparison)} against {metric_name(column)}",
+        caption=f"{caption}{up} and to the left is better.{spread_note(comparison)}",
+        chart=alt.layer(chart, *_drawn(comparison, lines, x)) if lines else chart,
+    )
+
+
+def _record(comparison: Comparison, setting: Setting, column: str) -> Record:
+    """A setting with what was measured of it."""
+    speedups = [setting.mean(f"{kind}_speedup") for kind in ("measured", "theoretical")]
+    measured, theoretical = (ratio(mean.value if mean else None) for mean in speedups)
+    return setting_record(comparison, setting) | {
+        "place": setting.value(column),
+        metric_name(column): goal_value(comparison, column, setting.mean(column)),
+        "measured speed-up": measured,
+        "in theory": theoretical,
+    }
+
+
+def _lines(comparison: Comparison, column: str, dense_columns: dict[str, str]) -> list[Record]:
+    """What stands across the axis: the limit that the study sets, and the dense network."""
+    lines: list[Record] = []
+    if limit := comparison.summary.within.get(column):
+        said = f"limit: {limit:g} {UNITS[column]}"
+        lines.append({"line": said, "place": limit, "dash": SOLID})
+    for (dense_column, words), dash in zip(dense_columns.items(), DASHES, strict=False):
+        mean = comparison.dense_mean(dense_column)
+        if mean is not None and comparison.dense is not None:
+            said = f"{' '.join(filter(None, ['dense', words]))}: "
+            said += goal_value(comparison, column, mean)
+            place = {"place": mean.value, "dense": comparison.dense.value}
+            shown = metric_value(comparison, comparison.dense)
+            lines.append({"line": said, "dash": dash, **place, "shown": shown})
+    return lines
+
+
+def _drawn(comparison: Comparison, lines: Sequence[Record], x: alt.X) -> list[Any]:
+    """A rule for each, told apart by their dashes below the chart: labels beside would collide."""
+    names = [line["line"] for line in lines]
+    dash = alt.StrokeDash("line:N", title=None, sort=names)
+    dash = dash.scale(domain=names, range=[line["dash"] for line in lines])
+    dash = dash.legend(orient="bottom", columns=1, labelLimit=600, symbolStrokeColor=GREY)
+    base = alt.Chart(alt.InlineData(values=list(lines)))
+    rules = base.mark_rule(strokeWidth=1.5, color=GREY).encode(x, dash)
+    dense = [line for line in lines if "dense" in line]
+    points = alt.Chart(alt.InlineData(values=dense)).mark_point(
+        shape="diamond", filled=True, size=110, color=GREY, opacity=1
+    )
+    tooltip = [
+        alt.Tooltip("line:N", title="network"),
+        alt.Tooltip("shown:N", title=metric_name(comparison.metric)),
+    ]
+    return [rules, points.encode(x, metric_y(comparison, "dense"), tooltip=tooltip)]
