@@ -11,7 +11,5 @@ def test_coupled_filters_need_an_extra(monkeypatch):
     study = Study.model_validate({"experiment": {"prune": prune}})
     check_parts(study, [])
     monkeypatch.setattr("rayprune.checks.find_spec", lambda name: None)
-    with pytest.raises(
-        ValueError, match=r"prune\.couple_filters: true .*install rayprune\[small\]"
-    ):
+    with pytest.raises(ValueError, match=r"couple_filters: true .*install rayprune\[small\]"):
         check_parts(study, [])

@@ -6,7 +6,8 @@ import pytest
 import torch
 from made_networks import as_trained
 from torch import nn
-from torchvision.models import mobilenet_v2, resnet50
+from torchvision.models import mobilenet_v2
+from torchvision.models.resnet import Bottleneck, ResNet
 
 from rayprune.models import build_model
 from rayprune.pruning.allocation import prune_weights
@@ -121,9 +122,9 @@ def test_joint_filters_go_by_their_mean_magnitude():
         (lambda: ours("resnet18_cifar"), 8),
         (lambda: ours("resnet20"), 16),
         (lambda: as_trained(mobilenet_v2(num_classes=4, width_mult=0.5)), 32),
-        (lambda: as_trained(resnet50(num_classes=4)), 32),
+        (lambda: as_trained(ResNet(Bottleneck, [2, 1, 1, 1], num_classes=4)), 32),
     ],
-    ids=["resnet18_cifar", "resnet20", "mobilenet_v2", "resnet50"],
+    ids=["resnet18_cifar", "resnet20", "mobilenet_v2", "bottlenecks"],
 )
 def test_with_coupled_filters_every_convolution_is_as_small_as_its_mask(make, size):
     model, example = make(), torch.randn(1, 3, size, size)
@@ -167,7 +168,7 @@ def test_padding_that_removal_makes_smaller_keeps_its_channels_in_place():
 def test_rounded_counts_are_multiples_near_the_goal_and_only_shrink(allocation, is_coupled):
     model, masks = ours("resnet18_cifar"), None
     groups = coupled_filters(model, whole(model)[1], torch.randn(1, 3, 8, 8)) if is_coupled else ()
-    for goal in (0.4, 0.7, 0.9):
+    for goal in (0.5, 0.9):
         later = pruned(model, goal, allocation, groups, masks, round_channels=8)
         counts = num_filters(later)
         assert all(count % 8 == 0 and count >= 8 for count in counts.values())

@@ -1,0 +1,261 @@
+"""A network without its removed filters, as plain torch code that needs nothing of ours.
+
+`small.py` builds it, and `load("small.safetensors")` there fills it in. The code is written from
+what torch.fx traces: each layer by its constructor, under the name that it had, and what runs
+between them. It only counts once it was run and gave what the network gives.
+"""
+
+from __future__ import annotations
+
+import keyword
+import re
+import traceback
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load, save
+from torch import Tensor, fx, nn
+
+from rayprune.pruning.masks import Masks
+from rayprune.pruning.structured import evaluate, remove_filters
+
+WEIGHTS, BUILDER = "small.safetensors", "small.py"
+_INSTEAD = "Write the format onnx instead: --to onnx"
+_PLAIN = ("torch", "math", "operator", "builtins")  # modules that the builder may use
+_OF_FX = {"inf": "from math import inf", "nan": "from math import nan"}
+
+_HEADER = f'''"""A network without its pruned filters; written by rayprune.
+
+Its layers are as torch {torch.__version__} writes them; an older torch may not know an option.
+
+    from small import load
+
+    model = load("small.safetensors")
+"""
+'''
+_LOAD = '''
+
+def load(path):
+    """The network with its weights, in evaluation mode."""
+    model = Model()
+    model.load_state_dict(load_file(path))
+    return model.eval()
+'''
+
+
+def write_small(model: nn.Module, masks: Masks, example: Tensor, folder: Path) -> nn.Module:
+    """Write small.safetensors and small.py, and return the network that they hold.
+
+    `model` is the plain module with its weights, `example` a batch of its inputs. The network is
+    `remove_filters`' and so are the errors; a ValueError also where no filter is masked, and where
+    torch.fx or the constructors of its layers do not tell all of it.
+    """
+    if all(mask.flatten(1).any(1).all() for mask in masks.values() if mask.ndim > 2):
+        raise ValueError(
+            "the format small is for networks without whole filters, and no filter of this one is "
+            "removed. Prune with prune.pattern: filter, or write another format: --to onnx"
+        )
+    smaller = remove_filters(model, masks, example).cpu()
+    code = builder_code(smaller)
+    weights = {name: value.clone().contiguous() for name, value in smaller.state_dict().items()}
+    content = save(weights)
+    _check(code, content, smaller, example.cpu())
+    (folder / WEIGHTS).write_bytes(content)
+    (folder / BUILDER).write_text(code)
+    return smaller
+
+
+def builder_code(model: nn.Module) -> str:
+    """Source of a module with `Model`, which has the layers of `model`, and `load`.
+
+    Raises a ValueError that names what cannot be written.
+    """
+    graph = _trace(model)
+    numbered = {
+        _expression(name)
+        for name, module in model.named_modules()
+        if name and not _is_leaf(module) and _is_numbered(module)
+    }
+    init = "\n".join(["super().__init__()", *_built(model, "", numbered)])
+    names = _short_names_(graph)
+    source = graph.python_code("self")
+    forward = re.sub(r";  (?:\w+ = )+None", "", source.src)
+    forward = re.sub(r"value_\d+_of_graph", lambda match: names[match[0]], forward)
+    forward = re.sub(r"(?m)^ *(\w+) = \1$", "", forward)
+    forward = _indexed(re.sub(r"\n{2,}", "\n", forward).strip(), numbered)
+    imports = ["import torch", "from safetensors.torch import load_file", "from torch import nn"]
+    imports += _imports(source.globals, forward)
+    methods = "def __init__(self):\n" + _indented(init) + "\n\n" + forward
+    model_class = "class Model(nn.Module):\n" + _indented(methods)
+    return "\n".join([_HEADER, *imports, "\n", model_class, _LOAD])
+
+
+def _trace(model: nn.Module) -> fx.Graph:
+    try:
+        traced = fx.symbolic_trace(model.eval())
+    except Exception as error:  # of the user's network, which meets no tensors here
+        raise ValueError(
+            f"torch.fx cannot trace {type(model).__name__}{_place(error)}: {error}. {_INSTEAD}"
+        ) from error
+    kept = model.state_dict().keys()
+    for node in traced.graph.nodes:
+        node.type = None
+        if node.op == "get_attr" and node.target not in kept:
+            raise ValueError(
+                f"small.py can only read what the state_dict holds, and {type(model).__name__} "
+                f"reads {node.target}, a constant. Register it as a buffer, or w{_INSTEAD[1:]}"
+            )
+        if node.op == "placeholder" and node.target.startswith("*"):
+            raise ValueError(
+                f"small.py needs named inputs, got {node.target} of {type(model).__name__}. "
+                f"{_INSTEAD}"
+            )
+    return traced.graph
+
+
+def _place(error: Exception) -> str:
+    """Where in the network's own code tracing ended."""
+    torch_folder = str(Path(torch.__file__).parent)
+    frames = traceback.extract_tb(error.__traceback__)[1:]
+    own = [frame for frame in frames if not frame.filename.startswith(torch_folder)]
+    return f" ({Path(own[-1].filename).name}, line {own[-1].lineno}: {own[-1].line})" if own else ""
+
+
+def _is_leaf(module: nn.Module) -> bool:
+    """Whether torch.fx takes it as one operation."""
+    of_torch = type(module).__module__.startswith("torch.nn") and type(module) is not nn.Module
+    return of_torch and not isinstance(module, nn.Sequential | nn.ModuleList | nn.ModuleDict)
+
+
+def _is_numbered(module: nn.Module) -> bool:
+    names = [name for name, _ in module.named_children()]
+    return bool(names) and names == [str(number) for number in range(len(names))]
+
+
+def _expression(name: str) -> str:
+    """How torch.fx's code reads a module: `self.blocks`, `getattr(self.blocks, "0")`."""
+    found = "self"
+    for part in name.split("."):
+        plain = part.isidentifier() and not keyword.iskeyword(part)
+        found = f"{found}.{part}" if plain else f'getattr({found}, "{part}")'
+    return found
+
+
+def _indexed(code: str, numbered: set[str]) -> str:
+    """The code with `self.blocks[0]` for `getattr(self.blocks, "0")`, outer ones last."""
+    for owner in sorted(numbered, key=len, reverse=True):
+        code = re.sub(rf'getattr\({re.escape(owner)}, "(\d+)"\)', rf"{owner}[\1]", code)
+    return code
+
+
+def _built(module: nn.Module, name: str, numbered: set[str]) -> Iterator[str]:
+    """Lines that make a module's parameters, buffers and children, under their names."""
+    owner = _expression(name) if name else "self"
+    short = _indexed(owner, numbered)
+    if _is_leaf(module):
+        return
+    kept = module.state_dict().keys()
+    for own, parameter in module.named_parameters(recurse=False):
+        yield f"{short}.{own} = nn.Parameter({_empty(parameter)})"
+    for own, buffer in module.named_buffers(recurse=False):
+        if own in kept:
+            yield f'{short}.register_buffer("{own}", {_empty(buffer)})'
+    for own, child in module.named_children():
+        path = f"{name}.{own}" if name else own
+        made = _constructor(child, path) if _is_leaf(child) else "nn.Module()"
+        if not _is_leaf(child) and _expression(path) in numbered:
+            made = "nn.ModuleList()"
+        if owner in numbered:
+            yield f"{short}.append({made})"
+        elif own.isidentifier() and not keyword.iskeyword(own):
+            yield f"{short}.{own} = {made}"
+        else:
+            yield f'{short}.add_module("{own}", {made})'
+        yield from _built(child, path, numbered)
+
+
+def _empty(tensor: Tensor) -> str:
+    return f"torch.empty({tuple(tensor.shape)}, dtype={tensor.dtype})"
+
+
+def _constructor(layer: nn.Module, name: str) -> str:
+    """The layer's repr, which is its constructor for the layers of torch.nn, or an error."""
+    text = f"nn.{layer!r}"
+    try:
+        again = eval(text, {"nn": nn, "inf": float("inf")})  # of torch.nn alone: _is_leaf
+        same = type(again) is type(layer) and _shapes(again) == _shapes(layer)
+    except Exception:
+        same = False
+    if not same:
+        raise ValueError(
+            f"small.py makes each layer by its repr, and that of {name}, a {type(layer).__name__}, "
+            f"is not its constructor. {_INSTEAD}"
+        )
+    return text
+
+
+def _shapes(layer: nn.Module) -> dict[str, torch.Size]:
+    return {name: value.shape for name, value in layer.state_dict().items()}
+
+
+def _short_names_(graph: fx.Graph) -> dict[str, str]:
+    """Give each value a name of its own, and return what the code is to call it.
+
+    A value takes the name of one that is no longer needed: that reads as a person would write it,
+    and frees memory as soon as the network did.
+    """
+    last = {value: node for node in graph.nodes for value in node.all_input_nodes}
+    inputs = [node.target for node in graph.nodes if node.op == "placeholder"]
+    names: dict[str, str] = {}
+    free: list[str] = []
+    for number, node in enumerate(graph.nodes):
+        node.name = f"value_{number}_of_graph"
+        free = [names[value.name] for value in node.all_input_nodes if last[value] is node] + free
+        if node.op == "placeholder":
+            names[node.name] = node.target
+        elif free and node in last:
+            names[node.name] = free.pop(0)
+        else:
+            names[node.name] = f"x{number}" if f"x{number}" not in inputs else f"x_{number}"
+    return names
+
+
+def _imports(found: Mapping[str, Any], code: str) -> Iterator[str]:
+    """Imports of what the code names, which may be of torch and of Python alone."""
+    for name, value in found.items():
+        if name == "torch" or not re.search(rf"\b{re.escape(name)}\b", code):
+            continue
+        if name in _OF_FX:
+            yield _OF_FX[name]
+            continue
+        module, own = getattr(value, "__module__", None), getattr(value, "__qualname__", None)
+        if module is None and getattr(value, "__name__", None) in _PLAIN:
+            yield f"import {value.__name__}" + (f" as {name}" if name != value.__name__ else "")
+        elif own is None or (module or "").partition(".")[0].lstrip("_") not in _PLAIN:
+            raise ValueError(
+                f"small.py may call torch alone, and this network calls {own or name} of {module}. "
+                f"{_INSTEAD}"
+            )
+        else:
+            yield f"from {module} import {own} as {name}"
+
+
+def _indented(code: str) -> str:
+    return re.sub(r"(?m)^(?=.)", "    ", code)
+
+
+def _check(code: str, weights: bytes, model: nn.Module, example: Tensor) -> None:
+    """Raise a ValueError unless the code makes this network, for any number of samples."""
+    name = type(model).__name__
+    try:
+        namespace: dict[str, Any] = {}
+        exec(compile(code, BUILDER, "exec"), namespace)
+        again = namespace["Model"]()
+        again.load_state_dict(load(weights))
+        for batch in (example, torch.cat([example, example.flip(-1), example])):
+            torch.testing.assert_close(evaluate(again, batch), evaluate(model, batch))
+    except Exception as error:  # whatever generated code may do wrong
+        message = f"small.py would not make {name} as it is ({error}). {_INSTEAD}"
+        raise ValueError(message) from error
