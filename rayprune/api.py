@@ -357,8 +357,15 @@ def _run_here(
 
     is_held = recorder is not None and recorder.has_work
     folder = study_folder(default_storage(study), study.name)
+
+    def measure(progress: StudyProgress) -> None:
+        if recorder is not None and recorder.unmeasured:
+            from rayprune.exporting.study import measure_here
+
+            measure_here(recorder, progress, on_progress)
+
     with held(study_lease_file(folder), folder) if is_held else nullcontext():
-        return keep(run_local(study, recorder, on_progress))
+        return keep(run_local(study, recorder, on_progress, measure))
 
 
 def _make_folders(recorder: Recorder) -> None:

@@ -65,6 +65,7 @@ def check_parts(study: Study, trials: Sequence[TrialPlan]) -> None:
     for model in dict.fromkeys(experiment.model for experiment in experiments):
         fields = {"weights": model.weights, "weights_key": model.weights_key}
         check_model(model.name, target=model.target, new_head=model.new_head, **fields)
+    _check_measure(study, experiments)
     _check_sizes(experiments)
     _check_tasks(experiments)
     _check_coupling(experiments)
@@ -77,6 +78,20 @@ def check_parts(study: Study, trials: Sequence[TrialPlan]) -> None:
         from rayprune.distributed.tracking import check_tracking
 
         check_tracking(study.tracking)
+
+
+def _check_measure(study: Study, experiments: Sequence[Experiment]) -> None:
+    """What networks are measured in is installed."""
+    measure = study.search.measure
+    if measure is None:
+        return
+    from rayprune.exporting.process import missing
+
+    if reason := missing(measure.runtime):
+        raise ConfigError(f"search.measure.runtime {measure.runtime} {reason}")
+    lose_filters = any(each.prune.pattern == "filter" for each in experiments)
+    if lose_filters and (reason := missing("small")):
+        raise ConfigError(f"search.measure of prune.pattern: filter {reason}")
 
 
 def _check_sizes(experiments: Sequence[Experiment]) -> None:

@@ -17,11 +17,12 @@ PACKAGE = ROOT / "rayprune"
 # Recipes are for users to copy, and may import what users do: the names of the API.
 LINES = [
     {"recipes"},
-    {"__main__", "tune", "train"},
+    {"__main__", "tune", "train", "export"},
     {"api", "console"},
     {"checks", "report"},
     {"distributed"},
-    {"training", "exporting"},
+    {"exporting"},
+    {"training"},
     {"sparsifiers", "models", "data"},
     {"snapshot"},
     {"pruning"},
@@ -187,7 +188,15 @@ def test_what_runs_a_file_is_found(line, is_found):
 
 
 @pytest.mark.parametrize(
-    "module", ["rayprune", "rayprune.__main__", "rayprune.tune", "rayprune.train", "rayprune.api"]
+    "module",
+    [
+        "rayprune",
+        "rayprune.__main__",
+        "rayprune.tune",
+        "rayprune.train",
+        "rayprune.export",
+        "rayprune.api",
+    ],
 )
 def test_help_is_quick_to_import(module):
     """Neither torch nor Ray before they are needed: each costs seconds."""

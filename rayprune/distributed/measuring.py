@@ -2,25 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import logging
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import ray
 
-from rayprune.config import Experiment, Measure, Scaling
-from rayprune.exporting.study import Found, measure_stages
+from rayprune.exporting.study import Found, keep_measured, measure_stages
+from rayprune.results.progress import StudyProgress
+from rayprune.results.recorder import Recorder
 
 MAX_RETRIES = 8  # what was measured before a worker died is found again
 
+log = logging.getLogger(__name__)
+
 
 def measure_on_ray(
-    stages: Sequence[tuple[str, Experiment]], storage: str, how: Measure, scaling: Scaling
-) -> Iterator[Found]:
-    """What is measured of each stage, as it comes. Raises Ray's error if no worker stays alive."""
+    recorder: Recorder, progress: StudyProgress, on_progress: Callable[[StudyProgress], None]
+) -> None:
+    """Measure what is not measured yet, and tell of each network as it comes.
+
+    Where no worker stays alive, a warning says so; the next start measures the rest.
+    """
+    try:
+        keep_measured(recorder, _measured(recorder), progress, on_progress)
+    except ray.exceptions.RayError as error:
+        reason = str(error).strip().split("\n")[0]
+        log.warning("not all networks were measured, the next start goes on: %s", reason)
+
+
+def _measured(recorder: Recorder) -> Iterator[Found]:
+    how, labels = recorder.study.search.measure, recorder.study.scaling.labels
+    assert how is not None
+    stages = [(key, trial.experiment) for key, trial in recorder.unmeasured]
+    options: dict[str, Any] = {"label_selector": labels} if labels else {}
     task: Any = ray.remote(measure_stages)
-    options: dict[str, Any] = {"label_selector": scaling.labels} if scaling.labels else {}
     found = task.options(
         num_cpus=how.threads, num_returns="streaming", max_retries=MAX_RETRIES, **options
-    ).remote(stages, storage, how)
+    ).remote(stages, recorder.storage, how)
     for reference in found:
         yield ray.get(reference)

@@ -116,6 +116,11 @@ def search(
             ray.get(ledger.close.remote())
         watch()
         watch()  # who was given up shows from the second time on: finished counts more
+        if study.search.measure is not None and recorder.unmeasured:
+            pool.end()  # nothing of ours is to run beside what is measured
+            from rayprune.distributed.measuring import measure_on_ray  # it loads torch
+
+            measure_on_ray(recorder, progress.progress, on_progress)
         weakref.finalize(grid, ray_folder.cleanup)
         table = recorder.write(progress.progress)
         kept = keep(table, grid)

@@ -17,6 +17,7 @@ from rayprune.exporting.network import fresh_network
 from rayprune.exporting.packed import write_packed
 from rayprune.exporting.process import missing
 from rayprune.exporting.semi_structured import write_semi_structured
+from rayprune.exporting.small import write_small
 from rayprune.exporting.torch_sparse import write_torch_sparse
 from rayprune.exporting.workplace import Workplace
 
@@ -89,7 +90,13 @@ def make_int8(place: Workplace) -> Made:
 
 
 def make_small(place: Workplace) -> Made:
+    if not place.network.loses_filters:
+        raise ValueError(
+            "the format small is for networks without whole filters, and no filter of this one is "
+            "removed. Prune with prune.pattern: filter, or export another format"
+        )
     model = place.smaller.model
+    write_small(model, place.network.inputs(2)[0], place.folder)
     return Made(
         files=("small.safetensors", "small.py"),
         module=lambda: model,

@@ -18,8 +18,7 @@ import torch
 from safetensors.torch import load, save
 from torch import Tensor, fx, nn
 
-from rayprune.pruning.masks import Masks
-from rayprune.pruning.structured import evaluate, remove_filters
+from rayprune.pruning.structured import evaluate
 
 WEIGHTS, BUILDER = "small.safetensors", "small.py"
 _INSTEAD = "Write the format onnx instead: --to onnx"
@@ -45,26 +44,18 @@ def load(path):
 '''
 
 
-def write_small(model: nn.Module, masks: Masks, example: Tensor, folder: Path) -> nn.Module:
-    """Write small.safetensors and small.py, and return the network that they hold.
+def write_small(smaller: nn.Module, example: Tensor, folder: Path) -> None:
+    """Write small.safetensors and small.py, which hold a network that `remove_filters` made.
 
-    `model` is the plain module with its weights, `example` a batch of its inputs. The network is
-    `remove_filters`' and so are the errors; a ValueError also where no filter is masked, and where
-    torch.fx or the constructors of its layers do not tell all of it.
+    `example` is a batch of its inputs. Raises a ValueError where torch.fx or the constructors of
+    its layers do not tell all of it.
     """
-    if all(mask.flatten(1).any(1).all() for mask in masks.values() if mask.ndim > 2):
-        raise ValueError(
-            "the format small is for networks without whole filters, and no filter of this one is "
-            "removed. Prune with prune.pattern: filter, or write another format: --to onnx"
-        )
-    smaller = remove_filters(model, masks, example).cpu()
     code = builder_code(smaller)
     weights = {name: value.clone().contiguous() for name, value in smaller.state_dict().items()}
     content = save(weights)
     _check(code, content, smaller, example.cpu())
     (folder / WEIGHTS).write_bytes(content)
     (folder / BUILDER).write_text(code)
-    return smaller
 
 
 def builder_code(model: nn.Module) -> str:

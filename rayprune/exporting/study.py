@@ -57,6 +57,17 @@ def _measured(
     return measurement
 
 
+def measure_here(
+    recorder: Recorder, progress: StudyProgress, on_progress: Callable[[StudyProgress], None]
+) -> None:
+    """Measure what is not measured yet of a study, from this process."""
+    how = recorder.study.search.measure
+    assert how is not None
+    stages = [(key, trial.experiment) for key, trial in recorder.unmeasured]
+    found = measure_stages(stages, recorder.storage, how)
+    keep_measured(recorder, found, progress, on_progress)
+
+
 def keep_measured(
     recorder: Recorder,
     found: Iterable[Found],

@@ -24,12 +24,13 @@ def run_local(
     study: Study,
     recorder: Recorder | None,
     on_progress: Callable[[StudyProgress], None],
+    measure: Callable[[StudyProgress], None] = lambda progress: None,
 ) -> pa.Table:
     """Run the trials that are not finished; return the study's table, the same on every rank.
 
     Rank 0 alone has a `recorder`: it knows the trials, reads and writes the storage, and calls
-    `on_progress` after every epoch. A trial that cannot be run fails alone. Raises
-    ``StorageError``.
+    `on_progress` after every epoch, and `measure` once all trials are over. A trial that cannot be
+    run fails alone. Raises ``StorageError``.
     """
     folder, goals = study_folder(default_storage(study), study.name), goals_of(study)
     load_dataset.cache_clear()  # files may have been written anew since an earlier study
@@ -46,6 +47,7 @@ def run_local(
             pending = broadcast(None if recorder is None else list(recorder.grow()), worker)
         table = None
         if recorder is not None and journal is not None:
+            measure(journal.progress)
             table = None if had_work else recorder.up_to_date()
             table = table or recorder.write(journal.progress)
         return broadcast(table, worker)

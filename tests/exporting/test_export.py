@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import nn
 
 import rayprune as rp
 from rayprune.exporting.exported import FORMAT_NAMES

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from made_networks import made_network
+from made_exports import made_network
 from torch import nn
 
 from rayprune.exporting.program import make_program, write_onnx
