@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from rayprune.report.numbers import goal_value, ratio
+from rayprune.report.numbers import goal_value, percent, ratio
 from rayprune.results.comparison import Comparison
 from rayprune.results.labels import UNITS, Row, counted, is_dense
 from rayprune.results.setting import Setting
@@ -73,8 +73,8 @@ def where_measured(comparison: Comparison) -> str:
     spreads = [row["latency_spread_ms"] / row["latency_ms"] for row in rows]
     return (
         f"Measured in {ways(comparison)} on {_listed(rows, 'machine')}: the median "
-        f"of a network's passes, of which the middle half lies within {max(spreads):.1%} of it"
-    ).replace("%", " %")
+        f"of a network's passes, whose middle half spans at most {percent(max(spreads), 1)} of it"
+    )
 
 
 def measured_notes(comparison: Comparison) -> list[str]:

@@ -103,10 +103,14 @@ def _drawn(comparison: Comparison, lines: Sequence[Record], x: alt.X) -> list[An
     names = [line["line"] for line in lines]
     dash = alt.StrokeDash("line:N", title=None, sort=names)
     dash = dash.scale(domain=names, range=[line["dash"] for line in lines])
-    dash = dash.legend(orient="bottom", columns=1, labelLimit=600, symbolStrokeColor=GREY)
+    dash = dash.legend(
+        orient="bottom", columns=1, labelLimit=600, symbolStrokeColor=GREY, symbolSize=500
+    )
     base = alt.Chart(alt.InlineData(values=list(lines)))
     rules = base.mark_rule(strokeWidth=1.5, color=GREY).encode(x, dash)
     dense = [line for line in lines if "dense" in line]
+    if not dense:
+        return [rules]
     points = alt.Chart(alt.InlineData(values=dense)).mark_point(
         shape="diamond", filled=True, size=110, color=GREY, opacity=1
     )

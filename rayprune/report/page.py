@@ -31,6 +31,7 @@ from rayprune.report.differences import difference_notes
 from rayprune.report.numbers import (
     dense_name,
     duration,
+    goal_value,
     metric_value,
     num_seeds,
     percent,
@@ -39,7 +40,15 @@ from rayprune.report.numbers import (
 )
 from rayprune.report.tries import tries_caption, tries_columns
 from rayprune.results.comparison import Comparison
-from rayprune.results.labels import Row, counted, is_measured, metric_name, on_test, superlative
+from rayprune.results.labels import (
+    UNITS,
+    Row,
+    counted,
+    is_measured,
+    metric_name,
+    on_test,
+    superlative,
+)
 from rayprune.results.setting import Mean
 
 if TYPE_CHECKING:
@@ -213,6 +222,7 @@ def _best_card(comparison: Comparison, best: Row) -> dict[str, str]:
         facts.append(f"{metric_name(test)} {metric_value(comparison, best[test])}")
     if best.get("compression"):
         facts.append(f"{ratio(best['compression'])} fewer parameters")
+    facts += [goal_value(comparison, name, best[name]) for name in UNITS if best.get(name)]
     return {
         "title": "Model in best/",
         "value": setting.label,
