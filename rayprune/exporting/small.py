@@ -7,11 +7,15 @@ between them. It only counts once it was run and gave what the network gives.
 
 from __future__ import annotations
 
+import ast
+import json
 import keyword
 import re
 import traceback
 from collections.abc import Iterator, Mapping
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -130,7 +134,7 @@ def _expression(name: str) -> str:
     found = "self"
     for part in name.split("."):
         plain = part.isidentifier() and not keyword.iskeyword(part)
-        found = f"{found}.{part}" if plain else f'getattr({found}, "{part}")'
+        found = f"{found}.{part}" if plain else f"getattr({found}, {_quoted(part)})"
     return found
 
 
@@ -152,7 +156,7 @@ def _built(module: nn.Module, name: str, numbered: set[str]) -> Iterator[str]:
         yield f"{short}.{own} = nn.Parameter({_empty(parameter)})"
     for own, buffer in module.named_buffers(recurse=False):
         if own in kept:
-            yield f'{short}.register_buffer("{own}", {_empty(buffer)})'
+            yield f"{short}.register_buffer({_quoted(own)}, {_empty(buffer)})"
     for own, child in module.named_children():
         path = f"{name}.{own}" if name else own
         made = _constructor(child, path) if _is_leaf(child) else "nn.Module()"
@@ -163,8 +167,12 @@ def _built(module: nn.Module, name: str, numbered: set[str]) -> Iterator[str]:
         elif own.isidentifier() and not keyword.iskeyword(own):
             yield f"{short}.{own} = {made}"
         else:
-            yield f'{short}.add_module("{own}", {made})'
+            yield f"{short}.add_module({_quoted(own)}, {made})"
         yield from _built(child, path, numbered)
+
+
+def _quoted(name: str) -> str:
+    return json.dumps(name)  # in double quotes, as torch.fx writes names
 
 
 def _empty(tensor: Tensor) -> str:
@@ -172,19 +180,20 @@ def _empty(tensor: Tensor) -> str:
 
 
 def _constructor(layer: nn.Module, name: str) -> str:
-    """The layer's repr, which is its constructor for the layers of torch.nn, or an error."""
-    text = f"nn.{layer!r}"
+    """The layer's repr, which for most layers of torch.nn is their constructor, or an error."""
+    kind, text = type(layer), repr(layer)
     try:
-        again = eval(text, {"nn": nn, "inf": float("inf")})  # of torch.nn alone: _is_leaf
-        same = type(again) is type(layer) and _shapes(again) == _shapes(layer)
-    except Exception:
-        same = False
-    if not same:
+        call = ast.parse(text, mode="eval").body
+        assert isinstance(call, ast.Call) and getattr(nn, ast.unparse(call.func)) is kind
+        values = [ast.literal_eval(value) for value in call.args]
+        again = kind(*values, **{str(k.arg): ast.literal_eval(k.value) for k in call.keywords})
+        assert _shapes(again) == _shapes(layer)
+    except Exception as error:  # of a text that may be anything, and of what a layer refuses
         raise ValueError(
-            f"small.py makes each layer by its repr, and that of {name}, a {type(layer).__name__}, "
-            f"is not its constructor. {_INSTEAD}"
-        )
-    return text
+            f"small.py makes each layer by its repr, and that of {name}, a {kind.__name__}, is not "
+            f"its constructor. {_INSTEAD}"
+        ) from error
+    return f"nn.{text}"
 
 
 def _shapes(layer: nn.Module) -> dict[str, torch.Size]:
@@ -241,12 +250,22 @@ def _check(code: str, weights: bytes, model: nn.Module, example: Tensor) -> None
     """Raise a ValueError unless the code makes this network, for any number of samples."""
     name = type(model).__name__
     try:
-        namespace: dict[str, Any] = {}
-        exec(compile(code, BUILDER, "exec"), namespace)
-        again = namespace["Model"]()
+        again = _imported(code).Model()
         again.load_state_dict(load(weights))
         for batch in (example, torch.cat([example, example.flip(-1), example])):
             torch.testing.assert_close(evaluate(again, batch), evaluate(model, batch))
     except Exception as error:  # whatever generated code may do wrong
         message = f"small.py would not make {name} as it is ({error}). {_INSTEAD}"
         raise ValueError(message) from error
+
+
+def _imported(code: str) -> Any:
+    """The code as a module. It was written here, a moment ago; no file of others is run."""
+    with TemporaryDirectory() as folder:
+        file = Path(folder, BUILDER)
+        file.write_text(code)
+        spec = spec_from_file_location("rayprune_small", file)
+        assert spec is not None and spec.loader is not None
+        module = module_from_spec(spec)
+        spec.loader.exec_module(module)
+    return module
