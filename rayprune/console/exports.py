@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from rayprune.exporting.exported import CARD, Exported
-from rayprune.results.labels import metric_name, reads_in_percent
+from rayprune.results.labels import counted, metric_name, reads_in_percent
 
 MEGA = 1e6
 
@@ -38,8 +38,8 @@ def print_exported(console: Console, exported: Exported, lower_is_better: Collec
         console.print(
             f"{time.file} in {time.runtime}: {time.median_ms:.2f} ms ± {time.spread_ms:.2f}, "
             f"{time.speedup:.1f}x as fast as the dense network ({time.dense_ms:.2f} ms in "
-            f"{time.dense_runtime}); {time.threads} thread{'' if time.threads == 1 else 's'}, batch "
-            f"{time.batch}, load {time.load_average:.1f}",
+            f"{time.dense_runtime}); {counted(time.threads, 'thread')}, batch {time.batch}, load "
+            f"{time.load_average:.1f}",
             highlight=False,
             soft_wrap=True,
         )

@@ -1,4 +1,4 @@
-"""An export is the trained network, for whoever has nothing of ours: every format, as its card says."""
+"""An export is the trained network, for whoever has nothing of ours: as its card says."""
 
 import json
 import re
