@@ -48,6 +48,7 @@ if TYPE_CHECKING:
         Tracker,
         load_study,
     )
+    from rayprune.exporting.exported import Exported, ExportedFile, Latency
     from rayprune.results.progress import StageProgress, StudyProgress
     from rayprune.results.storage import StorageError
     from rayprune.snapshot import Snapshot
@@ -88,6 +89,7 @@ _MODULES = {
         "Tracker",
         "load_study",
     ),
+    "rayprune.exporting.exported": ("Exported", "ExportedFile", "Latency"),
     "rayprune.results.progress": ("StageProgress", "StudyProgress"),
     "rayprune.results.storage": ("StorageError",),
     "rayprune.snapshot": ("Snapshot",),

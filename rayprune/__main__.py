@@ -11,6 +11,7 @@ usage: rayprune COMMAND ...
   tune    run a study: search pruning and retraining settings
   train   run one experiment
   report  write the report of a study again
+  export  write a trained network as files for others
   schema  print the JSON schema of a study, for an editor
 
 rayprune COMMAND --help says more.
@@ -44,6 +45,10 @@ def _command(name: str) -> Callable[[Sequence[str]], int] | None:
         from rayprune.report import __main__ as report
 
         return lambda words: report.main(words, prog=prog)
+    if name == "export":
+        from rayprune import export
+
+        return lambda words: export.main(words, prog=prog)
     if name == "schema":
         from rayprune.config import __main__ as schema
 

@@ -230,7 +230,9 @@ def _provenance(card: Card) -> str:
         "Versions": made or MISSING,
         "Trained on": f"{record.device}, {counted(record.workers, 'worker')}",
     }
-    experiment = yaml.safe_dump(card.experiment.model_dump(mode="json"), sort_keys=False)
+    experiment = yaml.safe_dump(
+        card.experiment.model_dump(mode="json", exclude_none=True), sort_keys=False
+    )
     lines = [f"- {name}: {line(fact)}" for name, fact in facts.items()]
     return "\n".join([*lines, "", code(experiment, "yaml")])
 

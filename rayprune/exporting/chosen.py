@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -76,7 +78,8 @@ def _plan_of(folder: str, row: Row) -> TrialPlan:
         raise ValueError(f"{study_file(folder)} is missing: nothing says which network this is")
     here = {"storage": storage_of(folder), "name": folder.rpartition("/")[2]}
     study = study.model_copy(update=here)
-    trials = Recorder(study, make_trials(study)).trials
+    with _without_warnings():  # that finished trials run again is of another start
+        trials = Recorder(study, make_trials(study)).trials
     same = [t for t in trials if any(stage.key == row["key"] for stage in t.plan)]
     # Where data or code are no longer the same files, keys differ; the trial's name does not.
     named = [trial for trial in trials if trial.name == row["trial"]]
@@ -86,6 +89,17 @@ def _plan_of(folder: str, row: Row) -> TrialPlan:
             "it is. Run the study again, and export then"
         )
     return (same + named)[0]
+
+
+@contextmanager
+def _without_warnings() -> Iterator[None]:
+    log = logging.getLogger(Recorder.__module__)
+    level = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        log.setLevel(level)
 
 
 def _listed(names: Sequence[str]) -> str:

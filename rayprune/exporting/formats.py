@@ -71,22 +71,26 @@ def make_packed(place: Workplace) -> Made:
             'weights = load("packed.safetensors")  # name -> array, zeros in place\n'
             "model.load_state_dict({k: torch.from_numpy(v) for k, v in weights.items()})"
         ),
+        note="for storing and sending: the loader makes the weights whole",
     )
 
 
 def make_onnx(place: Workplace) -> Made:
-    return _in_runtime(place, "onnx", place.onnx, ONNX_RUNTIMES)
+    made = _in_runtime(place, "onnx", place.onnx, ONNX_RUNTIMES)
+    return replace(made, note="its zeros are in place, and take part in every product")
 
 
 def make_mnn(place: Workplace) -> Made:
-    return _in_runtime(place, "mnn", place.mnn)
+    made = _in_runtime(place, "mnn", place.mnn)
+    return replace(made, note="layers with many zeros are stored and computed without them")
 
 
 def make_int8(place: Workplace) -> Made:
     """After pruning: zeros stay zeros, for zero is one of int8's values."""
     path = place.folder / "model.int8.onnx"
     place.process.quantize(place.onnx, path, place.calibration(NUM_CALIBRATION))
-    return replace(_in_runtime(place, "onnx", path, ONNX_RUNTIMES), is_exact=False)
+    made = _in_runtime(place, "onnx", path, ONNX_RUNTIMES)
+    return replace(made, is_exact=False, note="calibrated on training samples")
 
 
 def make_small(place: Workplace) -> Made:
@@ -140,8 +144,9 @@ def make_semi_structured(place: Workplace) -> Made:
 
 def _in_runtime(place: Workplace, runtime: str, path: Path, timed_in: tuple[str, ...] = ()) -> Made:
     names = place.smaller.signature.names
+    beside = [data.name] if (data := path.with_name(f"{path.name}.data")).exists() else []
     return Made(
-        files=(path.name,),
+        files=(path.name, *beside),  # of more than 2 GB, ONNX holds its weights in a second one
         module=lambda: Deployed.open(place.process, runtime, path, place.smaller, place.program),
         runtime=runtime,
         load=LOAD[runtime].format(file=path.name, inputs=_named(names), arrays=", ".join(names)),
@@ -188,7 +193,7 @@ FORMATS: Mapping[str, Callable[[Workplace], Made]] = {
     "int8": make_int8,
 }
 ALL_FILES = frozenset(
-    {MODEL, MASKS, PROVENANCE, "model.onnx", "model.int8.onnx", "model.mnn"}
+    {MODEL, MASKS, PROVENANCE, "model.onnx", "model.onnx.data", "model.int8.onnx", "model.mnn"}
     | {f"{name}{end}" for name in LOADED for end in (".safetensors", ".py")}
 )
 """Every name that some format writes."""

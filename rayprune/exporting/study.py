@@ -76,12 +76,13 @@ def keep_measured(
 ) -> None:
     """Give what is measured to the recorder, and tell of each network as it comes."""
     stages = dict(recorder.unmeasured)
+    reasons: dict[str, list[str]] = {}
     for number, (key, measured) in enumerate(found, 1):
         trial = stages[key]
         what = f"trial {trial.name}" if key == trial.key else f"the dense network of {trial.name}"
         of = f"{number} of {len(stages)}"
         if isinstance(measured, str):
-            log.warning("%s could not be measured (%s): %s", what, of, measured)
+            reasons.setdefault(measured, []).append(what)
             continue
         recorder.add_measured(key, measured)
         note = (
@@ -89,3 +90,6 @@ def keep_measured(
             f"{measured.measured_speedup:.1f}x as fast as dense"
         )
         on_progress(replace(progress, trials=recorder.trials, notes=[note]))
+    for reason, those in reasons.items():
+        more = f" and {len(those) - 1} more" if len(those) > 1 else ""
+        log.warning("%s%s could not be measured: %s", those[0], more, reason)

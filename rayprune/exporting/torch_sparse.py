@@ -23,6 +23,7 @@ MultiheadAttention uses the weight of its out_proj itself: both stay dense.
 from __future__ import annotations
 
 import copy
+import warnings
 from pathlib import Path
 
 import torch
@@ -49,7 +50,9 @@ def write_torch_sparse(model: nn.Module, masks: Masks, folder: Path) -> nn.Modul
     state = {name: tensor.detach().cpu() for name, tensor in model.state_dict().items()}
     for module in layers:
         name = f"{module}.weight" if module else "weight"
-        csr = state.pop(name).to_sparse_csr()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch calls CSR a beta
+            csr = state.pop(name).to_sparse_csr()
         state[f"{name}:rows"] = csr.crow_indices().int()  # as MKL takes them, and half the bytes
         state[f"{name}:columns"] = csr.col_indices().int()
         state[f"{name}:values"] = csr.values()
