@@ -30,7 +30,7 @@ DROPPED = (
     "A worker died or was killed",
     "Raylet is terminated.",
     "has been marked dead because",
-    "infinite retries remaining",
+    "retries remaining",
     "completed. Last result: ",
 )
 

@@ -91,10 +91,14 @@ class SlotPool:
 
     def end(self) -> None:
         """Wait for the slots to end by themselves, then kill those that do not."""
+        self.wait_for_end()
+        self.kill()
+
+    def wait_for_end(self) -> None:
+        """Wait for the slots to end by themselves, as they do once there is no more work."""
         runs = [slot.run for slot in self._slots.values()]
         if runs:
             ray.wait(runs, num_returns=len(runs), timeout=END_S)
-        self.kill()
 
     def kill(self) -> None:
         """End the slots at once; what they ran goes on from its last epoch some other time."""

@@ -110,14 +110,16 @@ def search(
     watch()
     try:
         with _repeated(pool.look), _repeated(watch):
-            if plan.is_submitted:  # processes that start at once slow each other down
+            if (
+                plan.is_submitted and recorder.pending
+            ):  # processes that start at once slow each other down
                 ray.wait([ledger.first_epoch_done.remote()], timeout=FIRST_S)
             grid = plan.tuner(progress).fit()
             ray.get(ledger.close.remote())
         watch()
         watch()  # who was given up shows from the second time on: finished counts more
         if study.search.measure is not None and recorder.unmeasured:
-            pool.end()  # nothing of ours is to run beside what is measured
+            pool.wait_for_end()  # nothing of ours is to run beside what is measured
             from rayprune.distributed.measuring import measure_on_ray  # it loads torch
 
             measure_on_ray(recorder, progress.progress, on_progress)

@@ -37,7 +37,11 @@ Arrays = Sequence[np.ndarray]
 
 
 class ProcessError(ValueError):
-    """A converter or a runtime refused, or died."""
+    """A converter or a runtime refused."""
+
+
+class ProcessDiedError(ProcessError):
+    """It died: of a file, or as it was killed, as for lack of memory."""
 
 
 def missing(what: str) -> str:
@@ -123,7 +127,7 @@ class RuntimeProcess:
             write_message(self._child.stdin, [name, arguments], inputs)
             words, arrays = read_message(self._child.stdout)
         except (EOFError, BrokenPipeError):
-            raise ProcessError(self._last_words()) from None
+            raise ProcessDiedError(self._last_words()) from None
         if "failed" in words:
             raise ProcessError(words["failed"])
         return words["answer"], arrays

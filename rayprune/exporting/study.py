@@ -10,8 +10,8 @@ from pathlib import Path
 
 from rayprune.config import Experiment, Measure
 from rayprune.exporting.measure import Bench, Dense
-from rayprune.exporting.network import trained_network
-from rayprune.exporting.process import RuntimeProcess
+from rayprune.exporting.network import Network, trained_network
+from rayprune.exporting.process import ProcessDiedError, RuntimeProcess
 from rayprune.results.measurement import Measurement, read_measurement, write_measurement
 from rayprune.results.progress import StudyProgress
 from rayprune.results.recorder import Recorder
@@ -19,6 +19,8 @@ from rayprune.results.stages import LostSnapshotError, load_content
 from rayprune.snapshot import decode
 
 log = logging.getLogger(__name__)
+
+MAX_DEATHS = 2  # of the process of one network: who is killed may not be to blame
 
 Found = tuple[str, Measurement | str]
 """Key of a stage, and what was measured, or why nothing was."""
@@ -45,16 +47,27 @@ def _measured(
 ) -> Measurement | str:
     try:
         network = trained_network(decode(load_content(storage, key)), experiment)
-        # A process of its own for each: what one leaves behind slows no other.
-        with RuntimeProcess(folder) as process:
-            bench = Bench(folder, process, how.threads, how.batch, dense)
-            measurement = bench.measure(network, how.runtime)
+        measurement = _in_a_process(network, how, folder, dense)
         write_measurement(storage, key, how, measurement)
     except LostSnapshotError:
         return f"the snapshot of stage {key} is gone"
     except (ValueError, OSError) as error:
         return str(error)
     return measurement
+
+
+def _in_a_process(
+    network: Network, how: Measure, folder: Path, dense: Dense, deaths: int = 0
+) -> Measurement:
+    """A process of its own for each network: what one leaves behind slows no other."""
+    try:
+        with RuntimeProcess(folder) as process:
+            bench = Bench(folder, process, how.threads, how.batch, dense)
+            return bench.measure(network, how.runtime)
+    except ProcessDiedError:
+        if deaths == MAX_DEATHS:
+            raise
+        return _in_a_process(network, how, folder, dense, deaths + 1)
 
 
 def measure_here(
