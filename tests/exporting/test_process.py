@@ -53,7 +53,7 @@ def test_a_broken_file_is_not_converted(process, tmp_path):
 
 def test_a_process_that_dies_is_told_of(process):
     os.kill(process._child.pid, 9)
-    with pytest.raises(ProcessError, match="its process died .SIGKILL."):
+    with pytest.raises(ProcessError, match=r"its process died \(SIGKILL\)"):
         process.version_of("onnx")
 
 
