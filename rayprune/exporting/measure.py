@@ -22,10 +22,10 @@ from rayprune.results.measurement import Measurement
 MEGA = 1e6
 FIRST_ROUNDS = 10  # in which the fastest dense runtime is found
 
-Dense = dict[str, dict[str, Path]]
-"""Kind of network -> runtime -> its file, dense."""
 File = tuple[str, Path]
 """Which runtime runs it, and where it lies."""
+Dense = dict[str, File]
+"""Kind of network -> its file in the runtime that is fastest for it, dense."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,24 +87,19 @@ class Bench:
     def time(self, network: Network, files: Sequence[File]) -> list[Time]:
         """The latency of each file, which are all of this network."""
         inputs = [tensor.numpy() for tensor in network.inputs(self.batch)]
-        dense = self._dense_files(network)
-        self.process.close()
-        numbers = [self._open(runtime, path) for runtime, path in dense.items()]
-        first = _medians(self.process.time(numbers, inputs, least=FIRST_ROUNDS))
-        runtime = list(dense)[int(first.argmin())]
-        self.process.close()  # whatever threads the others keep
-        numbers = [self._open(*file) for file in [(runtime, dense[runtime]), *files]]
+        dense = self._fastest_dense(network, inputs)
+        numbers = [self._open(*file) for file in (dense, *files)]
         load = os.getloadavg()[0]
         seconds = self.process.time(numbers, inputs)
-        self.process.close()
         load = max(load, os.getloadavg()[0])
+        self.process.close()
         dense_by_round = np.median(seconds[:, 0], axis=1)
         return [
             Time(
                 median_ms=1e3 * float(np.median(own)),
                 spread_ms=1e3 * float(np.subtract(*np.percentile(own, [75, 25]))),
                 dense_ms=1e3 * float(np.median(seconds[:, 0])),
-                dense_runtime=self.process.version_of(runtime),
+                dense_runtime=self.process.version_of(dense[0]),
                 speedup=float(np.median(dense_by_round / np.median(own, axis=1))),
                 load_average=load,
             )
@@ -114,13 +109,20 @@ class Bench:
     def _open(self, runtime: str, path: Path) -> int:
         return self.process.open(runtime, path, self.threads)
 
-    def _dense_files(self, network: Network) -> dict[str, Path]:
-        """The network as its code makes it, for every runtime that is here; made once for each."""
+    def _fastest_dense(self, network: Network, inputs: Sequence[np.ndarray]) -> File:
+        """The network as its code makes it, in the runtime of those here that is fastest for it.
+
+        Found once for all networks that differ in their weights alone.
+        """
         experiment, example = network.experiment, network.dataset.example
         kind = repr((experiment.model, experiment.task, len(network.dataset.classes), example))
         if kind not in self.dense:
             name = f"dense-{len(self.dense)}"
-            self.dense[kind] = self._write_dense(network, fresh_network(network), name)
+            files = list(self._write_dense(network, fresh_network(network), name).items())
+            numbers = [self._open(*file) for file in files]
+            seconds = self.process.time(numbers, inputs, least=FIRST_ROUNDS)
+            self.process.close()  # with whatever threads the others keep
+            self.dense[kind] = files[int(np.median(seconds, axis=(0, 2)).argmin())]
         return self.dense[kind]
 
     def _write_dense(self, network: Network, model: nn.Module, name: str) -> dict[str, Path]:
@@ -146,8 +148,3 @@ def machine() -> str:
         lines = []
     names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
     return next(names, "") or platform.processor() or platform.machine()
-
-
-def _medians(seconds: np.ndarray) -> np.ndarray:
-    """Of each file, over rounds and passes."""
-    return np.median(seconds, axis=(0, 2))

@@ -1,15 +1,24 @@
 """An export is the trained network, for whoever has nothing of ours: as its card says."""
 
+import errno
 import json
+import os
 import re
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from made_exports import made_network, made_snapshot
 
 import rayprune as rp
+from rayprune.data import load_data
+from rayprune.export import main as export_command
+from rayprune.exporting import export as module
+from rayprune.exporting.deployed import metrics_on_test
+from rayprune.exporting.export import export
 from rayprune.exporting.exported import FORMAT_NAMES
 
 RUN_HERE = [name for name in FORMAT_NAMES if name not in ("small", "semi_structured")]
@@ -69,13 +78,9 @@ def results(few_images, tmp_path_factory):
 @pytest.fixture(scope="module")
 def exported(results):
     done = results.export(RUN_HERE, measure=True)
-    from rayprune.data import load_data
-
     study = Path(results.folder)
     test = load_data(rp.load_study(study / "study.yaml").experiment.data, seed=0).test
     images, labels = test.first(len(test), torch.device("cpu"))
-    import numpy as np
-
     np.save(study / "export" / "images.npy", images.numpy())
     np.save(study / "export" / "labels.npy", labels.numpy())
     (Path(done.folder) / "net.py").write_text(NET)
@@ -145,8 +150,6 @@ def test_a_dense_stage_is_exported_by_the_beginning_of_its_key(results, tmp_path
 def test_what_cannot_be_exported_leaves_what_was_there(results, tmp_path, monkeypatch):
     results.export(["packed"], folder=tmp_path)
     before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
-    from rayprune.exporting import export as module
-
     monkeypatch.setattr(module, "TOLERANCE", -1.0)
     with pytest.raises(ValueError, match="another network than torch's"):
         results.export(["packed", "onnx"], folder=tmp_path)
@@ -168,3 +171,52 @@ def test_mistakes_are_named(results, arguments, message, tmp_path):
     with pytest.raises(ValueError, match=re.escape(message)):
         results.export(**arguments, folder=tmp_path / "new")
     assert not (tmp_path / "new").exists()
+
+
+def test_a_network_without_filters_is_exported_without_them(few_images, tmp_path):
+    network = made_network(few_images, "small_cnn", sparsity=0.1, pattern="filter")
+    snapshot = made_snapshot(network.experiment)
+    about = {"study": "made", "trial": "0", "key": "k"}
+    done = export(snapshot, network.experiment, str(tmp_path), ["small", "onnx"], about=about)
+    small, onnx = done.files
+    dense_bytes = 4 * sum(weight.numel() for weight in snapshot.weights.values())
+    assert small.num_bytes < 0.8 * dense_bytes and onnx.num_bytes < 0.8 * dense_bytes
+    assert small.metrics == pytest.approx(onnx.metrics)
+    assert small.metrics == pytest.approx(metrics_on_test(network, network.model))
+
+
+def test_a_full_disk_is_one_line_and_leaves_nothing(results, tmp_path, monkeypatch):
+    def full(path, content):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(rp.StorageError, match="the disk is full"):
+        results.export(["packed"], folder=tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+
+
+class TestCommand:
+    def test_it_prints_a_line_for_each_file_and_where_the_card_is(self, results, tmp_path, capsys):
+        folder = str(tmp_path / "there")
+        code = export_command([results.folder, "--to", "packed", "packed", "--folder", folder])
+        output = capsys.readouterr().out
+        assert code == 0 and output.count("packed.safetensors") == 2  # running it, and the table
+        assert f"{100 * results.best.row['test_accuracy']:.2f}" in output
+        assert output.rstrip().endswith(f"{folder}/README.md")
+
+    @pytest.mark.parametrize(
+        ("words", "message"),
+        [
+            (["--to", "onx"], "no format 'onx'. Did you mean onnx?"),
+            (["--to", "packed", "--trial", "9"], "got '9'. There are 0"),
+            (["--to", "onnx", "--measure", "--threads", "0"], "--threads must be 1 or more, got 0"),
+        ],
+    )
+    def test_mistakes_are_a_line_and_code_2(self, results, words, message, capsys):
+        assert export_command([results.folder, *words]) == 2
+        captured = capsys.readouterr()
+        assert message in captured.err and "Traceback" not in captured.err and not captured.out
+
+    def test_a_folder_without_results_is_one(self, tmp_path, capsys):
+        assert export_command([str(tmp_path), "--to", "onnx"]) == 2
+        assert "no results in" in capsys.readouterr().err
