@@ -8,10 +8,12 @@ between them. It only counts once it was run and gave what the network gives.
 from __future__ import annotations
 
 import ast
+import inspect
 import json
 import keyword
 import re
 import traceback
+import warnings
 from collections.abc import Iterator, Mapping
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
@@ -21,6 +23,7 @@ from typing import Any
 import torch
 from safetensors.torch import load, save
 from torch import Tensor, fx, nn
+from torch.fx.experimental import meta_tracer
 
 from rayprune.pruning.structured import evaluate
 
@@ -54,7 +57,7 @@ def write_small(smaller: nn.Module, example: Tensor, folder: Path) -> None:
     `example` is a batch of its inputs. Raises a ValueError where torch.fx or the constructors of
     its layers do not tell all of it.
     """
-    code = builder_code(smaller)
+    code = builder_code(smaller, example)
     weights = {name: value.clone().contiguous() for name, value in smaller.state_dict().items()}
     content = save(weights)
     _check(code, content, smaller, example.cpu())
@@ -62,12 +65,12 @@ def write_small(smaller: nn.Module, example: Tensor, folder: Path) -> None:
     (folder / BUILDER).write_text(code)
 
 
-def builder_code(model: nn.Module) -> str:
+def builder_code(model: nn.Module, example: Tensor) -> str:
     """Source of a module with `Model`, which has the layers of `model`, and `load`.
 
-    Raises a ValueError that names what cannot be written.
+    `example` is a batch of its inputs, of which only shape and type count. Raises a ValueError that names what cannot be written.
     """
-    graph = _trace(model)
+    graph = _trace(model, example)
     numbered = {
         _expression(name)
         for name, module in model.named_modules()
@@ -87,13 +90,16 @@ def builder_code(model: nn.Module) -> str:
     return "\n".join([_HEADER, *imports, "\n", model_class, _LOAD])
 
 
-def _trace(model: nn.Module) -> fx.Graph:
+def _trace(model: nn.Module, example: Tensor) -> fx.Graph:
     try:
         traced = fx.symbolic_trace(model.eval())
     except Exception as error:  # of the user's network, which meets no tensors here
-        raise ValueError(
-            f"torch.fx cannot trace {type(model).__name__}{_place(error)}: {error}. {_INSTEAD}"
-        ) from error
+        known = _traced_with_shapes(model, example)
+        if known is None:
+            raise ValueError(
+                f"torch.fx cannot trace {type(model).__name__}{_place(error)}: {error}. {_INSTEAD}"
+            ) from error
+        traced = known
     kept = model.state_dict().keys()
     for node in traced.graph.nodes:
         node.type = None
@@ -108,6 +114,20 @@ def _trace(model: nn.Module) -> fx.Graph:
                 f"{_INSTEAD}"
             )
     return traced.graph
+
+
+def _traced_with_shapes(model: nn.Module, example: Tensor) -> fx.GraphModule | None:
+    """As the network runs on images of this size, where its code asks for shapes; None if not so.
+
+    What depended on the number of samples is found out as the code is tried on two.
+    """
+    name = next(iter(inspect.signature(model.forward).parameters), "")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of operations whose shapes it does not know
+        try:
+            return meta_tracer.symbolic_trace(model, meta_args={name: example.to("meta")})
+        except Exception:  # the plain trace has said why
+            return None
 
 
 def _place(error: Exception) -> str:

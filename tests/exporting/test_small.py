@@ -30,7 +30,14 @@ for folder in sys.argv[1:]:
     save_file({"outputs": outputs}, "outputs.safetensors")
 assert not [name for name in sys.modules if name.startswith(("rayprune", "torch_pruning"))]
 """
-SIZES = {"resnet20": 16, "resnet18_cifar": 8, "vgg16_bn_cifar": 32, "mobilenet_v2": 32, "scaled": 8}
+SIZES = {
+    "small_cnn": 28,
+    "resnet20": 16,
+    "resnet18_cifar": 8,
+    "vgg16_bn_cifar": 32,
+    "mobilenet_v2": 32,
+    "scaled": 8,
+}
 
 
 @pytest.fixture(autouse=True)
@@ -176,7 +183,7 @@ class Foreign(nn.Module):
 )
 def test_what_cannot_be_written_is_named(model, message):
     with pytest.raises(ValueError, match=message + ".*--to onnx"):
-        builder_code(model)
+        builder_code(model, torch.randn(1, 3, 2, 4))
 
 
 def test_code_that_computes_something_else_does_not_count(tmp_path):
