@@ -68,7 +68,8 @@ def write_small(smaller: nn.Module, example: Tensor, folder: Path) -> None:
 def builder_code(model: nn.Module, example: Tensor) -> str:
     """Source of a module with `Model`, which has the layers of `model`, and `load`.
 
-    `example` is a batch of its inputs, of which only shape and type count. Raises a ValueError that names what cannot be written.
+    `example` is a batch of its inputs, of which only shape and type count. Raises a ValueError that
+    names what cannot be written.
     """
     graph = _trace(model, example)
     numbered = {

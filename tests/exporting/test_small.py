@@ -30,8 +30,8 @@ for folder in sys.argv[1:]:
     save_file({"outputs": outputs}, "outputs.safetensors")
 assert not [name for name in sys.modules if name.startswith(("rayprune", "torch_pruning"))]
 """
+IMAGES = torch.zeros(1, 3, 2, 4)
 SIZES = {
-    "small_cnn": 28,
     "resnet20": 16,
     "resnet18_cifar": 8,
     "vgg16_bn_cifar": 32,
@@ -125,7 +125,9 @@ def test_the_weights_have_the_keys_that_they_had_and_are_fewer(name, written):
 
 
 def test_the_code_reads_as_one_would_write_it():
-    code = builder_code(nn.Sequential(nn.Conv2d(3, 4, 1, bias=False), nn.ReLU(), nn.Flatten()))
+    code = builder_code(
+        nn.Sequential(nn.Conv2d(3, 4, 1, bias=False), nn.ReLU(), nn.Flatten()), IMAGES
+    )
     assert code.endswith('''
 
 class Model(nn.Module):
@@ -183,7 +185,7 @@ class Foreign(nn.Module):
 )
 def test_what_cannot_be_written_is_named(model, message):
     with pytest.raises(ValueError, match=message + ".*--to onnx"):
-        builder_code(model, torch.randn(1, 3, 2, 4))
+        builder_code(model, IMAGES)
 
 
 def test_code_that_computes_something_else_does_not_count(tmp_path):
