@@ -158,7 +158,10 @@ class Results:
         """
         from rayprune.exporting.exported import check_formats
 
-        check_formats(formats)
+        latencies_of = (threads, batch) if measure else None
+        check_formats(formats, latencies_of)
+        if trial is not None and stage is not None:
+            raise ValueError(f"trial {trial} and stage {stage}: name one of the two")
         from rayprune.exporting.chosen import choose_stage
         from rayprune.exporting.export import export
 
@@ -173,7 +176,7 @@ class Results:
             place,
             formats,
             about={"study": summary.name, "trial": chosen.trial, "key": chosen.key},
-            latencies_of=(threads, batch) if measure else None,
+            latencies_of=latencies_of,
             say=say,
         )
 

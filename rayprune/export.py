@@ -10,30 +10,34 @@ import sys
 from collections.abc import Sequence
 
 from rayprune.exporting.exported import FORMAT_NAMES, check_formats
-from rayprune.tune import complain, prepare_process
+from rayprune.tune import (
+    INTERRUPTED,
+    TERMINATED,
+    complain,
+    prepare_process,
+    sigterm_as_ctrl_c,
+)
 
 
 def main(arguments: Sequence[str] | None = None, *, prog: str = "python -m rayprune.export") -> int:
     """Return 0, 1 where the files cannot be written, 2 for what cannot be exported."""
     options = _parser(prog).parse_args(arguments)
     prepare_process()
-    try:
-        return _export(options)
-    except ValueError as error:
-        return complain(error)
-    except OSError as error:
-        return complain(error, 1)
-    except KeyboardInterrupt:
-        print("interrupted: nothing was exported", file=sys.stderr)
-        return 130
+    with sigterm_as_ctrl_c() as terminated:
+        try:
+            return _export(options)
+        except ValueError as error:
+            return complain(error)
+        except OSError as error:
+            return complain(error, 1)
+        except KeyboardInterrupt:
+            print("interrupted: the same command exports all again", file=sys.stderr)
+            return TERMINATED if terminated.is_set() else INTERRUPTED
 
 
 def _export(options: argparse.Namespace) -> int:
     formats = [*dict.fromkeys(options.to), *(["int8"] if options.int8 else [])]
-    check_formats(formats)
-    for name in ("threads", "batch"):
-        if getattr(options, name) < 1:
-            raise ValueError(f"--{name} must be 1 or more, got {getattr(options, name)}")
+    check_formats(formats, (options.threads, options.batch) if options.measure else None)
     from rayprune.api import open_results
     from rayprune.console import open_console
     from rayprune.console.exports import print_exported
@@ -65,7 +69,7 @@ def _parser(prog: str) -> argparse.ArgumentParser:
     parser.add_argument(
         "--to",
         nargs="+",
-        required=True,
+        default=[],
         metavar="FORMAT",
         help=", ".join(name for name in FORMAT_NAMES if name != "int8"),
     )

@@ -71,7 +71,7 @@ def run_and_print(study: Study, command: str, *, ray: bool, force: bool = False)
 
     `command` is what the user wrote, to be written again.
     """
-    with _sigterm_as_ctrl_c() as terminated:
+    with sigterm_as_ctrl_c() as terminated:
         try:
             return _run_and_print(study, ray=ray, force=force)
         except ValueError as error:
@@ -114,7 +114,7 @@ def _run_and_print(study: Study, *, ray: bool, force: bool) -> int:
 
 
 @contextmanager
-def _sigterm_as_ctrl_c() -> Iterator[threading.Event]:
+def sigterm_as_ctrl_c() -> Iterator[threading.Event]:
     """SIGTERM, as ``ray job stop`` sends it, ends a study as Ctrl-C does, and sets the event."""
     terminated = threading.Event()
 

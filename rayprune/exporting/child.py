@@ -71,6 +71,7 @@ def convert_to_mnn(onnx: str, mnn: str, is_sparse: bool, *, inputs: Arrays) -> N
     """Convert an ONNX file. The package's command does this as well, and sends home that it did."""
     import _tools
 
+    Path(mnn).unlink(missing_ok=True)  # a failure would leave an older one
     files = ["--modelFile", onnx, "--MNNModel", mnn]
     sparse = ["--detectSparseSpeedUp"] if is_sparse else []
     _tools.mnnconvert(["mnnconvert", "-f", "ONNX", *files, "--bizCode", "rayprune", *sparse])

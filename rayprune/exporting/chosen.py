@@ -75,20 +75,24 @@ def _plan_of(folder: str, row: Row) -> TrialPlan:
     """The trial of a row, as the study in the folder describes it."""
     study = read_earlier_study(folder)
     if study is None:
-        raise ValueError(f"{study_file(folder)} is missing: nothing says which network this is")
+        raise ValueError(
+            f"{study_file(folder)} is missing or cannot be read, and nothing else says which "
+            "network this is. Run the study again: what is finished is found"
+        )
     here = {"storage": storage_of(folder), "name": folder.rpartition("/")[2]}
     study = study.model_copy(update=here)
     with _without_warnings():  # that finished trials run again is of another start
         trials = Recorder(study, make_trials(study)).trials
-    same = [t for t in trials if any(stage.key == row["key"] for stage in t.plan)]
     # Where data or code are no longer the same files, keys differ; the trial's name does not.
     named = [trial for trial in trials if trial.name == row["trial"]]
+    same = [t for t in trials if any(stage.key == row["key"] for stage in t.plan)]
+    both = [trial for trial in named if trial in same]
     if not same + named:
         raise ValueError(
             f"trial {row['trial']} is not in {study_file(folder)}, so nothing says which network "
             "it is. Run the study again, and export then"
         )
-    return (same + named)[0]
+    return (both + same + named)[0]
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from rayprune.exporting.network import Network
+from rayprune.data import map_tensors
+from rayprune.exporting.network import CPU, Network, spread_rows
 from rayprune.exporting.process import RuntimeProcess
 from rayprune.exporting.program import Program
 from rayprune.exporting.signature import Signature, split
@@ -34,8 +36,9 @@ class Deployed(nn.Module):
     def open(
         cls, process: RuntimeProcess, runtime: str, path: Path, network: Network, program: Program
     ) -> Deployed:
-        """Load a file that was made of this program, on one thread."""
-        return cls(process, process.open(runtime, path, 1), network.signature, program.batch)
+        """Load a file that was made of this program, with all threads that there are."""
+        number = process.open(runtime, path, os.cpu_count() or 1)
+        return cls(process, number, network.signature, program.batch)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         inputs = [tensor.detach().numpy() for tensor in split((args, kwargs))[1]]
@@ -58,16 +61,38 @@ class Deployed(nn.Module):
         return [np.concatenate(column)[:count] for column in zip(*parts, strict=True)]
 
 
-def largest_difference(network: Network, model: nn.Module) -> float:
-    """Between the outputs of a network and of another module, over the first test samples.
+class OnGpu(nn.Module):
+    """A network in half precision on a GPU, called with tensors as they come from the data."""
 
-    As a fraction of the largest output; infinite where the outputs have other shapes or are NaN.
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        there = map_tensors(_to_gpu, (args, kwargs))
+        nest, outputs = split(self.model(*there[0], **there[1]))
+        return nest.fill([tensor.float().cpu() for tensor in outputs])
+
+
+def _to_gpu(tensor: Tensor) -> Tensor:
+    return tensor.cuda().half() if tensor.is_floating_point() else tensor.cuda()
+
+
+def largest_difference(network: Network, model: nn.Module) -> float:
+    """Between the outputs of a network and of another module, over samples of the test split.
+
+    As a fraction of the largest output; infinite where the outputs have other shapes. Raises
+    ``ValueError`` for a network whose own outputs differ from run to run.
     """
-    count = min(CHECKED_SAMPLES, len(network.dataset.test))
-    args, kwargs = network.signature.inputs.fill(network.inputs(count))
-    with torch.no_grad():
-        expected, got = (split(m(*args, **kwargs))[1] for m in (network.model, model))
-    return max(map(_difference, expected, got))
+    expected, again, got = (
+        _outputs(network, each) for each in (network.model, network.model, model)
+    )
+    if _largest(expected, again) > TOLERANCE:
+        raise ValueError(
+            "the network's outputs differ from run to run in evaluation mode, so that no file can "
+            "be compared with it. Make it deterministic there"
+        )
+    return _largest(expected, got)
 
 
 def metrics_on_test(network: Network, model: nn.Module) -> dict[str, float]:
@@ -77,9 +102,26 @@ def metrics_on_test(network: Network, model: nn.Module) -> dict[str, float]:
     return {f"test_{name}": value for name, value in found.items()}
 
 
-def _difference(expected: Tensor, got: Tensor) -> float:
-    if expected.shape != got.shape:
+def _outputs(network: Network, model: nn.Module) -> list[Tensor]:
+    test = network.dataset.test
+    rows = spread_rows(len(test), min(CHECKED_SAMPLES, len(test)))
+    inputs, targets = next(iter(test.batches([rows], device=CPU)))
+    with torch.no_grad():
+        return split(network.task.forward(model, inputs, targets))[1]
+
+
+def _largest(expected: list[Tensor], got: list[Tensor]) -> float:
+    if [tensor.shape for tensor in expected] != [tensor.shape for tensor in got]:
         return float("inf")
-    scale = float(expected.abs().max()) or 1.0
-    difference = float((expected.double() - got.double()).abs().max())
-    return difference / scale if difference == difference else float("inf")
+    return max(map(_difference, expected, got), default=0.0)
+
+
+def _difference(expected: Tensor, got: Tensor) -> float:
+    one, other = expected.double(), got.double()
+    same = (one == other) | (one.isnan() & other.isnan())  # infinities, too
+    scale = float(one[one.isfinite()].abs().max()) if one.isfinite().any() else 0.0
+    differences = (one - other).abs()[~same]
+    if not differences.numel():
+        return 0.0
+    largest = float(differences.max()) / (scale or 1.0)
+    return largest if largest == largest else float("inf")

@@ -6,6 +6,7 @@ import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from rayprune.config.brought import MASKS, MODEL, PROVENANCE
 from rayprune.exporting.process import missing
 
 CARD = "README.md"
@@ -20,6 +21,13 @@ NEEDS = {  # format -> what it needs beside torch, as `process.missing` knows it
     "semi_structured": None,
 }
 FORMAT_NAMES = tuple(NEEDS)
+TIMED = ("onnx", "int8", "mnn")  # formats whose files a runtime's process can time
+_WITH_LOADERS = ("packed", "small", "torch_sparse", "semi_structured")
+ALL_FILES = frozenset(
+    {MODEL, MASKS, PROVENANCE, "model.onnx", "model.onnx.data", "model.int8.onnx", "model.mnn"}
+    | {f"{name}{end}" for name in _WITH_LOADERS for end in (".safetensors", ".py")}
+)
+"""Every name that some format writes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,8 +95,13 @@ class Exported:
     """The metrics on the test split that the study measured."""
 
 
-def check_formats(names: Sequence[str]) -> None:
-    """Raises ``ValueError`` for no format, an unknown one, or one whose packages are missing."""
+def check_formats(names: Sequence[str], latencies_of: tuple[int, int] | None = None) -> None:
+    """Raises ``ValueError`` for no format, an unknown one, or one whose packages are missing.
+
+    And for threads or samples of a pass that are none, or that no file of these is timed with.
+    """
+    if isinstance(names, str):
+        raise ValueError(f"formats must be a list of names, got {names!r}. Write [{names!r}]")
     if not names:
         raise ValueError(f"no format is named. There are {', '.join(FORMAT_NAMES)}")
     for name in names:
@@ -99,3 +112,13 @@ def check_formats(names: Sequence[str]) -> None:
         needed = NEEDS[name]
         if needed is not None and (reason := missing(needed)):
             raise ValueError(f"format {name} {reason}")
+    if latencies_of is None:
+        return
+    for what, number in zip(("threads", "batch"), latencies_of, strict=True):
+        if number < 1:
+            raise ValueError(f"{what} must be 1 or more, got {number}")
+    if not {*names} & {*TIMED}:
+        raise ValueError(
+            f"latencies are measured of {', '.join(TIMED)}, and of none of {', '.join(names)}. Add "
+            "one of these, or leave the measuring out"
+        )

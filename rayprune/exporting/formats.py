@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from rayprune.config.brought import MASKS, MODEL, PROVENANCE
-from rayprune.exporting.deployed import Deployed
+from rayprune.exporting.deployed import Deployed, OnGpu
 from rayprune.exporting.loaders import packed as packed_loader
 from rayprune.exporting.network import fresh_network
 from rayprune.exporting.packed import write_packed
@@ -20,8 +20,8 @@ from rayprune.exporting.semi_structured import write_semi_structured
 from rayprune.exporting.small import write_small
 from rayprune.exporting.torch_sparse import write_torch_sparse
 from rayprune.exporting.workplace import Workplace
+from rayprune.results.labels import counted
 
-LOADED = ("packed", "small", "torch_sparse", "semi_structured")  # with a loader beside them
 ONNX_RUNTIMES = ("onnx", "openvino")
 NUM_CALIBRATION = 512  # training images that int8's ranges are taken from
 
@@ -77,12 +77,13 @@ def make_packed(place: Workplace) -> Made:
 
 def make_onnx(place: Workplace) -> Made:
     made = _in_runtime(place, "onnx", place.onnx, ONNX_RUNTIMES)
-    return replace(made, note="its zeros are in place, and take part in every product")
+    return replace(made, note=f"{made.note}its zeros are in place, and take part in every product")
 
 
 def make_mnn(place: Workplace) -> Made:
     made = _in_runtime(place, "mnn", place.mnn)
-    return replace(made, note="layers with many zeros are stored and computed without them")
+    words = "layers with many zeros are stored and computed without them"
+    return replace(made, note=f"{made.note}{words}")
 
 
 def make_int8(place: Workplace) -> Made:
@@ -90,7 +91,7 @@ def make_int8(place: Workplace) -> Made:
     path = place.folder / "model.int8.onnx"
     place.process.quantize(place.onnx, path, place.calibration(NUM_CALIBRATION))
     made = _in_runtime(place, "onnx", path, ONNX_RUNTIMES)
-    return replace(made, is_exact=False, note="calibrated on training samples")
+    return replace(made, is_exact=False, note=f"{made.note}calibrated on training samples")
 
 
 def make_small(place: Workplace) -> Made:
@@ -131,15 +132,21 @@ def make_semi_structured(place: Workplace) -> Made:
     model = write_semi_structured(place.network.model, place.network.masks, place.folder)
     return Made(
         files=("semi_structured.safetensors", "semi_structured.py"),
-        module=lambda: model,
+        module=lambda: OnGpu(model),
         runtime="torch",
         load=(
             "from semi_structured import load  # needs torch, safetensors and a GPU\n"
             'model = load(model, "semi_structured.safetensors")  # model: yours, unpruned\n'
-            "outputs = model(inputs)"
+            "outputs = model(inputs.half().cuda())"
         ),
         is_exact=False,  # float16
     )
+
+
+def _of_samples(place: Workplace) -> str:
+    """Of a file that does not take any number of samples."""
+    batch = place.program.batch
+    return "" if batch is None else f"takes {counted(batch, 'sample')} at a time; "
 
 
 def _in_runtime(place: Workplace, runtime: str, path: Path, timed_in: tuple[str, ...] = ()) -> Made:
@@ -150,6 +157,7 @@ def _in_runtime(place: Workplace, runtime: str, path: Path, timed_in: tuple[str,
         module=lambda: Deployed.open(place.process, runtime, path, place.smaller, place.program),
         runtime=runtime,
         load=LOAD[runtime].format(file=path.name, inputs=_named(names), arrays=", ".join(names)),
+        note=_of_samples(place),
         timed_in=tuple(r for r in (timed_in or (runtime,)) if not missing(r)),
     )
 
@@ -173,12 +181,12 @@ LOAD = {
     "onnx": (
         "import onnxruntime\n"
         'session = onnxruntime.InferenceSession("{file}")\n'
-        "outputs = session.run(None, {{{inputs}}})  # float32 arrays (n, ...)"
+        "outputs = session.run(None, {{{inputs}}})  # arrays (n, ...)"
     ),
     "mnn": (
         "import MNN.nn, MNN.expr as F\n"
         'module = MNN.nn.load_module_from_file("{file}", [], [])\n'
-        "given = [F.const(array, array.shape, F.NCHW) for array in [{arrays}]]  # float32\n"
+        "given = [F.const(array, array.shape, F.NCHW) for array in [{arrays}]]\n"
         "outputs = [F.convert(o, F.NCHW).read() for o in module.onForward(given)]"
     ),
 }
@@ -192,8 +200,3 @@ FORMATS: Mapping[str, Callable[[Workplace], Made]] = {
     "semi_structured": make_semi_structured,
     "int8": make_int8,
 }
-ALL_FILES = frozenset(
-    {MODEL, MASKS, PROVENANCE, "model.onnx", "model.onnx.data", "model.int8.onnx", "model.mnn"}
-    | {f"{name}{end}" for name in LOADED for end in (".safetensors", ".py")}
-)
-"""Every name that some format writes."""

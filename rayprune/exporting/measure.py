@@ -5,14 +5,16 @@ from __future__ import annotations
 import os
 import platform
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 from torch import nn
 
+from rayprune.exporting.deployed import TOLERANCE, Deployed, largest_difference
 from rayprune.exporting.network import Network, fresh_network
-from rayprune.exporting.process import RuntimeProcess, missing
+from rayprune.exporting.process import ProcessDiedError, ProcessError, RuntimeProcess, missing
 from rayprune.exporting.program import make_program, write_onnx, write_program
 from rayprune.exporting.sizes import zlib_size
 from rayprune.exporting.workplace import Workplace
@@ -65,7 +67,17 @@ class Bench:
         """
         place = Workplace(network, self.folder, self.process, self.batch)
         path = place.file_for(runtime)
+        module = Deployed.open(self.process, runtime, path, network, place.program)
+        difference = largest_difference(network, module)
+        self.process.close()
+        if difference > TOLERANCE:
+            raise ValueError(
+                f"{path.name} is another network than torch's: its outputs differ by "
+                f"{difference:.1e} of the largest one"
+            )
         time = self.time(network, [(runtime, path)])[0]
+        if time is None:
+            raise ValueError(f"{path.name} does not run in {runtime} with batch {self.batch}")
         return Measurement(
             file_mb=path.stat().st_size / MEGA,
             zlib_mb=zlib_size(path) / MEGA,
@@ -84,17 +96,22 @@ class Bench:
         """ "1 thread, batch 1"."""
         return f"{counted(self.threads, 'thread')}, batch {self.batch}"
 
-    def time(self, network: Network, files: Sequence[File]) -> list[Time]:
-        """The latency of each file, which are all of this network."""
+    def time(self, network: Network, files: Sequence[File]) -> list[Time | None]:
+        """The latency of each file, which are all of this network; None of one that does not run.
+
+        Raises ``ValueError`` where no runtime runs the dense network.
+        """
         inputs = [tensor.numpy() for tensor in network.inputs(self.batch)]
         dense = self._fastest_dense(network, inputs)
-        numbers = [self._open(*file) for file in (dense, *files)]
+        opened = [self._open(file, inputs) for file in (dense, *files)]
+        numbers = [number for number in opened if number is not None]
+        assert opened[0] is not None, "it ran before"
         load = os.getloadavg()[0]
         seconds = self.process.time(numbers, inputs)
         load = max(load, os.getloadavg()[0])
         self.process.close()
         dense_by_round = np.median(seconds[:, 0], axis=1)
-        return [
+        times = iter(
             Time(
                 median_ms=1e3 * float(np.median(own)),
                 spread_ms=1e3 * float(np.subtract(*np.percentile(own, [75, 25]))),
@@ -104,47 +121,64 @@ class Bench:
                 load_average=load,
             )
             for own in (seconds[:, number] for number in range(1, len(numbers)))
-        ]
+        )
+        return [None if number is None else next(times) for number in opened[1:]]
 
-    def _open(self, runtime: str, path: Path) -> int:
-        return self.process.open(runtime, path, self.threads)
+    def _open(self, file: File, inputs: Sequence[np.ndarray]) -> int | None:
+        """A file that has run once; None of one that does not."""
+        try:
+            number = self.process.open(*file, self.threads)
+            self.process.run(number, inputs)
+        except ProcessDiedError:
+            raise
+        except ProcessError:
+            return None
+        return number
 
     def _fastest_dense(self, network: Network, inputs: Sequence[np.ndarray]) -> File:
         """The network as its code makes it, in the runtime of those here that is fastest for it.
 
         Found once for all networks that differ in their weights alone.
         """
-        experiment, example = network.experiment, network.dataset.example
-        kind = repr((experiment.model, experiment.task, len(network.dataset.classes), example))
+        experiment = network.experiment
+        shapes = [(array.shape, array.dtype) for array in inputs]
+        kind = repr((experiment.model, experiment.task, len(network.dataset.classes), shapes))
         if kind not in self.dense:
             name = f"dense-{len(self.dense)}"
-            files = list(self._write_dense(network, fresh_network(network), name).items())
-            numbers = [self._open(*file) for file in files]
+            written = self._write_dense(network, fresh_network(network), name)
+            opened = {file: self._open(file, inputs) for file in written}
+            files = [file for file, number in opened.items() if number is not None]
+            if not files:
+                raise ValueError("no runtime that is installed here runs the dense network")
+            numbers = [number for number in opened.values() if number is not None]
             seconds = self.process.time(numbers, inputs, least=FIRST_ROUNDS)
             self.process.close()  # with whatever threads the others keep
             self.dense[kind] = files[int(np.median(seconds, axis=(0, 2)).argmin())]
         return self.dense[kind]
 
-    def _write_dense(self, network: Network, model: nn.Module, name: str) -> dict[str, Path]:
+    def _write_dense(self, network: Network, model: nn.Module, name: str) -> list[File]:
+        """For every runtime that is here and can have it."""
         program = make_program(network, model, self.batch)
-        files = {"torch": self.folder / f"{name}.pt2"}
-        write_program(program, files["torch"])
-        if not missing("onnx"):
-            files["onnx"] = self.folder / f"{name}.onnx"
-            write_onnx(program, files["onnx"])
-        if "onnx" in files and not missing("openvino"):
-            files["openvino"] = files["onnx"]
-        if "onnx" in files and not missing("mnn"):
-            files["mnn"] = self.folder / f"{name}.mnn"
-            self.process.convert_to_mnn(files["onnx"], files["mnn"], is_sparse=False)
+        onnx, mnn, pt2 = (self.folder / f"{name}.{end}" for end in ("onnx", "mnn", "pt2"))
+        write_program(program, pt2)
+        files = [("torch", pt2)]
+        if missing("onnx file"):
+            return files
+        with suppress(ValueError):  # an operation that ONNX has not
+            write_onnx(program, onnx)
+            files += [(runtime, onnx) for runtime in ("onnx", "openvino") if not missing(runtime)]
+            if not missing("mnn"):
+                self.process.convert_to_mnn(onnx, mnn, is_sparse=False)
+                files.append(("mnn", mnn))
         return files
 
 
 def machine() -> str:
-    """The CPU's model, as far as the system says it."""
+    """The CPU's model, as far as the system says it, and its cores."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
         lines = []
     names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(names, "") or platform.processor() or platform.machine()
+    name = next(names, "") or platform.processor() or platform.machine()
+    return f"{name}, {counted(os.cpu_count() or 1, 'core')}"

@@ -20,6 +20,7 @@ from rayprune.training.run import dataset_of
 from rayprune.training.task import Task, make_task
 
 CPU = torch.device("cpu")
+COUNTS = (2, 3, 5, 8)  # samples of calls, by which is seen what depends on the samples
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,7 +48,8 @@ class Network:
     @cached_property
     def signature(self) -> Signature:
         """How its task calls it. Raises ``ValueError`` where that is no single call."""
-        return signature_of(self._call(2), self._call(3))
+        calls = [self._called(*self.samples(count, first=count)) for count in COUNTS]
+        return signature_of(calls, self.task.name)
 
     def inputs(self, count: int) -> list[Tensor]:
         """What its task calls it with for so many test samples, as a row of tensors."""
@@ -58,8 +60,12 @@ class Network:
         return split(self._called(inputs, targets)[0])[1]
 
     def _call(self, count: int) -> tuple[Any, Any]:
-        rows = torch.arange(count) % len(self.dataset.test)  # again from the first if too few
-        return self._called(*next(iter(self.dataset.test.batches([rows], device=CPU))))
+        return self._called(*self.samples(count))
+
+    def samples(self, count: int, first: int = 0) -> tuple[Any, Any]:
+        """Inputs and targets of test samples; some again where there are too few."""
+        rows = (first + torch.arange(count)) % len(self.dataset.test)
+        return next(iter(self.dataset.test.batches([rows], device=CPU)))
 
     def _called(self, inputs: Any, targets: Any) -> tuple[Any, Any]:
         with torch.no_grad():
@@ -70,7 +76,15 @@ def trained_network(snapshot: Snapshot, experiment: Experiment) -> Network:
     """The network of a snapshot. Raises ``ValueError`` where its data or code is not here."""
     dataset = dataset_of(experiment)
     model = _made(experiment, dataset)
-    model.load_state_dict(dict(snapshot.weights))
+    try:
+        model.load_state_dict(dict(snapshot.weights))
+    except RuntimeError as error:  # torch's, with a line for each tensor
+        name = experiment.model.name or experiment.model.target
+        lines = str(error).split("\n")
+        raise ValueError(
+            f"{name} is another network than the one that was trained: {lines[-1].strip()}. Export "
+            "with the code that trained it"
+        ) from None
     return Network(model, snapshot.masks, experiment, dataset, snapshot.records[-1])
 
 
@@ -83,3 +97,8 @@ def _made(experiment: Experiment, dataset: Dataset) -> nn.Module:
     with torch.random.fork_rng(devices=[]):  # the random state is the caller's
         model = make_model(experiment, dataset, is_filled=False)
     return model.requires_grad_(False).eval()
+
+
+def spread_rows(length: int, count: int) -> Tensor:
+    """So many rows from all over a split, which may be sorted by class; some again if too few."""
+    return torch.linspace(0, length - 1, count).round().long()

@@ -25,6 +25,7 @@ from rayprune.exporting.messages import read_message, write_message
 
 QUIET = {"ORT_DISABLE_TELEMETRY": "1"}
 NEEDS: dict[str, tuple[tuple[str, ...], str]] = {  # -> modules, and the extra that brings them
+    "onnx file": (("onnx", "onnxscript"), "onnx"),
     "onnx": (("onnx", "onnxscript", "onnxruntime"), "onnx"),
     "openvino": (("onnx", "onnxscript", "openvino"), "openvino"),
     "mnn": (("onnx", "onnxscript", "MNN"), "mnn"),

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import re
+import traceback
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import nn
 
+import rayprune
 from rayprune.exporting.network import Network
 from rayprune.exporting.signature import Flat
 
 TRACED_SAMPLES = 3  # with one or two, torch may take the number for fixed
+INDUCTOR = "TORCHINDUCTOR_CACHE_DIR"  # a variable that torch sets for its own children
 INSTEAD = "Write --to safetensors or packed: these hold the weights alone"
 
 
@@ -41,7 +45,10 @@ def make_program(network: Network, model: nn.Module | None = None, batch: int = 
     signature = network.signature
     flat = Flat(network.model if model is None else model, signature).eval()
     samples = torch.export.Dim("batch")
-    dynamic = tuple({0: samples} if is_batch else None for is_batch in signature.are_batches)
+    dynamic = tuple(
+        {axis: torch.export.Dim.DYNAMIC if axis else samples for axis in axes} or None
+        for axes in signature.varying
+    )
     try:
         exported = _export(flat, network.inputs(TRACED_SAMPLES), (dynamic,))
         return Program(exported, signature.names, None)
@@ -54,7 +61,9 @@ def make_program(network: Network, model: nn.Module | None = None, batch: int = 
 
 def write_program(program: Program, path: Path) -> None:
     """Write a .pt2 file, which `torch.export.load` reads."""
-    torch.export.save(program.exported, path)
+    content = io.BytesIO()  # torch's own writer aborts the process where a disk is full
+    torch.export.save(program.exported, content)
+    path.write_bytes(content.getbuffer())
 
 
 def write_onnx(program: Program, path: Path) -> None:
@@ -70,6 +79,8 @@ def write_onnx(program: Program, path: Path) -> None:
                 dynamo=True,
                 verbose=False,
             )
+    except ImportError as error:
+        raise ValueError(f"the packages of the extra onnx do not work here: {error}") from error
     except Exception as error:  # the exporter's, of many types
         raise ValueError(_cannot("torch.onnx", error)) from error
     assert made is not None
@@ -89,7 +100,15 @@ def _cannot(tool: str, error: Exception) -> str:
     found = re.search(r"OpOverload\(op='([^']+)'|(?:operator|op) ([a-z_]+[.:]+[\w.:]+)", whole)
     first = next((line.strip() for line in str(error).split("\n") if line.strip()), repr(error))
     what = f"the operation {found[1] or found[2]}" if found else f"{type(error).__name__}: {first}"
-    return f"the network cannot be exported: {tool} does not take {what}. {INSTEAD}"
+    return f"the network cannot be exported: {tool} does not take {what}{_place(error)}. {INSTEAD}"
+
+
+def _place(error: Exception) -> str:
+    """Where in the network's own code it was, if there."""
+    libraries = tuple(str(Path(module.__file__ or "").parent) for module in (torch, rayprune))
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if not frame.filename.startswith(libraries)]
+    return f" ({Path(own[-1].filename).name}, line {own[-1].lineno}: {own[-1].line})" if own else ""
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
@@ -101,14 +120,14 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """The exporters warn of what is theirs, log, and set a variable of the process."""
-    level, environment = logging.root.manager.disable, dict(os.environ)
+    """The exporters warn of what is theirs, log, print, and set a variable of the process."""
+    level, before = logging.root.manager.disable, os.environ.get(INDUCTOR)
     logging.disable(logging.ERROR)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), redirect_stderr(io.StringIO()):
             warnings.simplefilter("ignore")
             yield
     finally:
         logging.disable(level)
-        for name in os.environ.keys() - environment.keys():
-            del os.environ[name]
+        if before is None:
+            os.environ.pop(INDUCTOR, None)

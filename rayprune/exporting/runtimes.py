@@ -36,6 +36,8 @@ def _open_onnx(path: Path, threads: int) -> Run:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
     options.log_severity_level = 3  # errors alone
+    # Threads that went on spinning after a pass would slow whatever runs next.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     names = [entry.name for entry in session.get_inputs()]
     return lambda inputs: session.run(None, dict(zip(names, inputs, strict=True)))
@@ -67,9 +69,13 @@ def _open_mnn(path: Path, threads: int) -> Run:
     manager = MNN.nn.create_runtime_manager((settings,))
     # No names: all of its inputs and outputs.
     module = MNN.nn.load_module_from_file(str(path), [], [], runtime_manager=manager)
-    kinds = {"float32": F.float, "int32": F.int, "int64": F.int64, "uint8": F.uint8}
+    kinds = {"float32": F.float, "int32": F.int, "uint8": F.uint8}
 
     def variable(values: np.ndarray) -> F.Var:
+        if values.dtype == np.int64:  # which its converter makes int32 of
+            values = values.astype(np.int32)
+        if values.dtype.name not in kinds:
+            raise ValueError(f"it takes inputs of {', '.join(kinds)}, got {values.dtype.name}")
         made = F.placeholder(list(values.shape), F.NCHW, kinds[values.dtype.name])
         made.write(np.ascontiguousarray(values))
         return made

@@ -37,8 +37,13 @@ class Signature:
     outputs: Nest
     names: tuple[str, ...]
     """Of each input tensor, as files call it."""
-    are_batches: tuple[bool, ...]
-    """Of each input tensor, whether its first dimension is that of the samples."""
+    varying: tuple[tuple[int, ...], ...]
+    """Of each input tensor the dimensions whose size depends on the samples."""
+
+    @property
+    def are_batches(self) -> tuple[bool, ...]:
+        """Of each input tensor, whether its first dimension is that of the samples."""
+        return tuple(0 in axes for axes in self.varying)
 
 
 class Flat(nn.Module):
@@ -76,17 +81,36 @@ def call_of(task: Task, model: nn.Module, inputs: Any, targets: Any) -> tuple[An
     return recorder.calls[0]
 
 
-def signature_of(one: tuple[Any, Any], other: tuple[Any, Any]) -> Signature:
-    """Of two calls with different numbers of samples."""
-    (arguments, output), (again, _) = one, other
+def signature_of(calls: Sequence[tuple[Any, Any]], task: str) -> Signature:
+    """Of calls with different samples, and numbers of them.
+
+    Raises ``ValueError`` where it depends on these how many tensors there are, or where there are
+    none.
+    """
+    arguments, output = calls[0]
     inputs, tensors = split(arguments)
-    others = split(again)[1]
-    outputs, _ = split(output)
-    are_batches = tuple(
-        a.ndim > 0 and b.ndim > 0 and a.shape[0] != b.shape[0]
-        for a, b in zip(tensors, others, strict=True)
+    others = [split(again)[1] for again, _ in calls[1:]]
+    outputs, results = split(output)
+    counts = {len(tensors), *map(len, others)}
+    if len(counts) > 1 or not tensors:
+        raise ValueError(
+            f"{task} calls the network with {' or '.join(map(str, sorted(counts)))} tensors, and a "
+            "file takes a fixed number. Write --to safetensors or packed"
+        )
+    if not results:
+        raise ValueError(
+            f"the network returns {type(output).__name__}, in which torch finds no tensors. Return "
+            "tensors in a dictionary, a list or a tuple, or write --to safetensors or packed"
+        )
+    varying = tuple(
+        tuple(
+            axis
+            for axis, size in enumerate(tensor.shape)
+            if any(other[place].shape[axis] != size for other in others)
+        )
+        for place, tensor in enumerate(tensors)
     )
-    return Signature(inputs, outputs, _names(arguments, len(tensors)), are_batches)
+    return Signature(inputs, outputs, _names(arguments, len(tensors)), varying)
 
 
 def _names(arguments: Any, count: int) -> tuple[str, ...]:

@@ -17,6 +17,7 @@ from rayprune.results.progress import StudyProgress
 from rayprune.results.recorder import Recorder
 from rayprune.results.stages import LostSnapshotError, load_content
 from rayprune.snapshot import decode
+from rayprune.training.run import failure_message
 
 log = logging.getLogger(__name__)
 
@@ -51,8 +52,8 @@ def _measured(
         write_measurement(storage, key, how, measurement)
     except LostSnapshotError:
         return f"the snapshot of stage {key} is gone"
-    except (ValueError, OSError) as error:
-        return str(error)
+    except Exception as error:  # of a user's network or a library: the results are there anyway
+        return failure_message(error)
     return measurement
 
 

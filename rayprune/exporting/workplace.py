@@ -7,9 +7,8 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-import torch
 
-from rayprune.exporting.network import CPU, Network
+from rayprune.exporting.network import CPU, Network, spread_rows
 from rayprune.exporting.process import RuntimeProcess, require
 from rayprune.exporting.program import Program, make_program, write_onnx, write_program
 from rayprune.pruning.structured import remove_filters
@@ -48,17 +47,16 @@ class Workplace:
         return make_program(self.smaller, batch=self.batch)
 
     def calibration(self, count: int) -> list[list[np.ndarray]]:
-        """Batches of inputs from the training split, as it is stored, without augmentation."""
+        """Batches of inputs from all over the training split, without augmentation."""
         network, batch = self.smaller, self.program.batch or CALIBRATION_BATCH
-        rows = torch.arange(min(count, len(network.dataset.train)) // batch * batch or batch)
-        rows = rows % len(network.dataset.train)
+        rows = spread_rows(len(network.dataset.train), count // batch * batch or batch)
         batches = network.dataset.train.batches(rows.split(batch), device=CPU)
         return [[tensor.numpy() for tensor in network.tensors_of(*each)] for each in batches]
 
     @cached_property
     def onnx(self) -> Path:
         """Its ONNX file, whose zeros are in place."""
-        require("onnx")
+        require("onnx file")
         write_onnx(self.program, self.folder / ONNX)
         return self.folder / ONNX
 

@@ -209,7 +209,7 @@ class TestCommand:
         [
             (["--to", "onx"], "no format 'onx'. Did you mean onnx?"),
             (["--to", "packed", "--trial", "9"], "got '9'. There are 0"),
-            (["--to", "onnx", "--measure", "--threads", "0"], "--threads must be 1 or more, got 0"),
+            (["--to", "onnx", "--measure", "--threads", "0"], "threads must be 1 or more, got 0"),
         ],
     )
     def test_mistakes_are_a_line_and_code_2(self, results, words, message, capsys):

@@ -1,5 +1,8 @@
 """What cannot be exported is named, with what to do instead."""
 
+import logging
+import os
+
 import pytest
 import torch
 from made_exports import made_network
@@ -48,10 +51,8 @@ def test_an_operation_that_onnx_lacks_is_named(few_images, tmp_path):
 
 
 def test_the_callers_process_stays_as_it_was(few_images, tmp_path):
-    import logging
-    import os
-
+    network = made_network(few_images, "lenet_300_100")
     before = dict(os.environ), logging.root.manager.disable, torch.get_rng_state()
-    write_onnx(make_program(made_network(few_images, "lenet_300_100")), tmp_path / "model.onnx")
+    write_onnx(make_program(network), tmp_path / "model.onnx")
     after = dict(os.environ), logging.root.manager.disable, torch.get_rng_state()
     assert before[:2] == after[:2] and torch.equal(before[2], after[2])
