@@ -60,11 +60,13 @@ def dense_measured(comparison: Comparison) -> str:
     if size is None or here is None or fastest is None:
         return ""
     megabytes = goal_value(comparison, "file_mb", size)
-    times = [goal_value(comparison, "latency_ms", mean) for mean in (here, fastest)]
-    said = f"The dense network as a file: {megabytes}, {times[0]} in {dense_ways(comparison)}"
+    milliseconds = [goal_value(comparison, "latency_ms", mean) for mean in (here, fastest)]
+    said = (
+        f"The dense network as a file: {megabytes}, {milliseconds[0]} in {dense_ways(comparison)}"
+    )
     if is_fastest_here(comparison):
         return f"{said}, its fastest runtime"
-    return f"{said}; its fastest runtime is {dense_runtimes(comparison)}, {times[1]}"
+    return f"{said}; its fastest runtime is {dense_runtimes(comparison)}, {milliseconds[1]}"
 
 
 def unmeasured(comparison: Comparison) -> str:

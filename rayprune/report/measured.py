@@ -16,6 +16,7 @@ from rayprune.report.deployed import (
 )
 from rayprune.report.marks import (
     GREY,
+    MANY,
     MOST_TICKS,
     Record,
     counted_x,
@@ -67,7 +68,7 @@ def _plot(
     places = [record["place"] for record in (*records, *lines)]
     x = counted_x("place", column, places)
     told = (metric_name(column), "measured speed-up", "in theory")
-    is_joined = are_joined(shown)
+    is_joined = _are_joined(shown)
     line = ("path:N",) if is_joined else ()
     chart = points_and_lines(comparison, records, x, line, told=told, order="kept:Q")
     up = "Up" if comparison.summary.mode == "max" else "Down"
@@ -80,13 +81,15 @@ def _plot(
     )
 
 
-def are_joined(settings: Sequence[Setting]) -> bool:
+def _are_joined(settings: Sequence[Setting]) -> bool:
     """Whether settings of one colour differ in their sparsity alone, of which there are a few.
 
-    In more than that, or with sparsities drawn at random, a line between them would say nothing.
+    Where they differ in more, or in sparsities drawn at random, a line would say nothing.
     """
     places = {(s.series, s.goal) for s in settings}
-    return len(places) == len(settings) and len({s.goal for s in settings}) <= MOST_TICKS
+    is_one_each = len({s.series for s in settings}) == len(settings)
+    is_alone = len(places) == len(settings) <= MANY and not is_one_each
+    return is_alone and len({s.goal for s in settings}) <= MOST_TICKS
 
 
 def _record(comparison: Comparison, setting: Setting, column: str) -> Record:

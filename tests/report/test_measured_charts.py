@@ -143,8 +143,8 @@ def test_named_cases_are_joined_from_sparsity_to_sparsity() -> None:
 
 @pytest.mark.parametrize(
     "table",
-    [cases(20), made.schedules_and_sparsities(1), made.searcher()],
-    ids=["many sparsities", "settings that differ in more", "random"],
+    [cases(20), cases(1), made.schedules_and_sparsities(1), made.searcher()],
+    ids=["many sparsities", "one sparsity", "settings that differ in more", "random"],
 )
 def test_what_a_line_would_say_nothing_of_is_not_joined(table: pa.Table) -> None:
     plot = plots_of(made.measured(table))["latency"]
