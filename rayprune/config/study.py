@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Any, Literal
 
 from pydantic import (
+    BeforeValidator,
     ConfigDict,
     Field,
     GetJsonSchemaHandler,
@@ -154,6 +156,19 @@ class Tuning(Frozen):
         return {"space": self.space} | {f"spaces.{name}": s for name, s in self.spaces.items()}
 
 
+def _check_limit(given: Any) -> Any:
+    try:
+        number = math.nan if isinstance(given, bool) else float(given)
+    except (TypeError, ValueError, OverflowError):
+        return given  # pydantic says what it is instead
+    if not 0 < number < math.inf:
+        raise ValueError(f"must be a finite number > 0, got {given!r}")
+    return given
+
+
+Limit = Annotated[float, Field(gt=0, allow_inf_nan=False), BeforeValidator(_check_limit)]
+
+
 class Search(Frozen):
     """What is tried, and what counts as best."""
 
@@ -183,7 +198,7 @@ class Search(Frozen):
     measure: Measure | None = None
     """What every trained network is measured in, once all are trained: {runtime: mnn, threads: 1,
     batch: 1}, or the runtime alone; of a study that tunes, what it reports on."""
-    within: dict[str, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)
+    within: dict[str, Limit] = Field(default_factory=dict)
     """Limits on what is measured, latency_ms and file_mb: best is the best metric among settings
     within these."""
     reference: dict[str, Any] | None = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
-from rayprune.report.deployed import limits, measured_speedup, unmeasured
+from rayprune.report.deployed import limits, measured_speedup, none_within, unmeasured
 from rayprune.report.differences import seeds_paired
 from rayprune.report.fine_tuning import fine_tuning
 from rayprune.report.numbers import (
@@ -152,34 +152,34 @@ def epochs_tuning(comparison: Comparison) -> str:
 
 
 def _lead(comparison: Comparison, chosen: Setting, is_close: bool) -> str:
-    said = f"{chosen.label} {_keeps(comparison, chosen)}"
+    said, join = f"{chosen.label} {_keeps(comparison, chosen)}", ", "
     if speedup := chosen.mean("theoretical_speedup"):
         said += f", {ratio(speedup.value)} fewer multiply-adds in theory"
+        join = ", and "
     if measured := measured_speedup(comparison, chosen):
-        said += f", {measured}"
+        said += f"{join}{measured}"
     return f"{_asked(comparison, chosen, is_close)}{said}"
 
 
 def _asked(comparison: Comparison, chosen: Setting, is_close: bool) -> str:
     """What the chosen setting is the answer to, and what no setting is; empty if that is plain."""
     tolerated, within = tolerance(comparison), limits(comparison)
-    is_over = bool(within) and not comparison.has_within_limits
+    none = none_within(comparison)
+    if none and (waiting := unmeasured(comparison)):
+        none += f" ({waiting})"
     asks_for_sparsest = comparison.summary.within_dense is not None and chosen.change is not None
     if within and not asks_for_sparsest:
-        return (
-            f"No setting is within {within}; the best: "
-            if is_over
-            else f"The best within {within}: "
-        )
+        return f"{none}; the best: " if none else f"The best within {within}: "
     if not is_close:
-        none = f"No setting within {within}" if within else "No setting"
-        none = f"No setting is within {within}, and none" if is_over else none
+        known = "known to be " if comparison.is_unsure_of_limits else ""
+        among = f" {known}within {within}" if within else ""
+        none = f"{none}, and none" if none else f"No setting{among}"
         return f"{none} stays within {tolerated} of its {dense_name(comparison)}; the closest: "
     if not asks_for_sparsest:
         return ""
     sparsest = f"sparsest within {tolerated} of dense"
-    if is_over:
-        return f"No setting is within {within}; the {sparsest}: "
+    if none:
+        return f"{none}; the {sparsest}: "
     return f"The {sparsest}{f' and within {within}' if within else ''}: "
 
 
@@ -291,6 +291,6 @@ def _open(comparison: Comparison) -> str:
     parts = [
         f"no try of {', '.join(untuned)} ended with a result" if untuned else "",
         f"{counted(count, 'trial')} unfinished" if count else "",
-        unmeasured(comparison),
+        "" if none_within(comparison) else unmeasured(comparison),  # it is said with that
     ]
     return "; ".join(filter(None, parts))

@@ -14,6 +14,7 @@ from rayprune.report.difference_chart import differences_to_reference
 from rayprune.report.marks import (
     COLOURS,
     GREY,
+    MOST_TICKS,
     ROW_WIDTH,
     WIDTH,
     Record,
@@ -44,7 +45,6 @@ NAMES = (
 )  # fmt: skip
 MOST_PANELS = 4
 MOST_ROWS = 24
-MOST_TICKS = 12
 
 
 def make_plots(comparison: Comparison) -> tuple[Plot, ...]:

@@ -155,7 +155,7 @@ def trial_columns(comparison: Comparison) -> list[Column[Trial]]:
         )
 
     measured = [
-        number("speed-up measured", "measured_speedup", numbers.ratio),
+        number("speed-up measured", "measured_speedup", numbers.speedup),
         number("latency ms", "latency_ms", numbers.measured),
         number("file MB", "file_mb", numbers.measured),
     ]
@@ -235,7 +235,7 @@ def _deployed(comparison: Comparison) -> list[Column[Setting]]:
 
     if not comparison.has_measurements:
         return []
-    speedup = _ratio("speed-up measured", "measured_speedup")
+    speedup = _ratio("speed-up measured", "measured_speedup", numbers.speedup)
     return [speedup, column("latency ms", "latency_ms"), column("file MB", "file_mb")]
 
 
@@ -259,8 +259,8 @@ def _marks(comparison: Comparison) -> list[Column[Setting]]:
         heading = f"within {numbers.tolerance(comparison)}"
         columns.append(_mark(heading, lambda s: "yes" if comparison.is_within(s) else "no"))
     if within := limits(comparison):
-        is_within = comparison.is_within_limits
-        columns.append(_mark(f"within {within}", lambda s: "yes" if is_within(s) else "no"))
+        words = {True: "yes", False: "no", None: numbers.MISSING}
+        columns.append(_mark(f"within {within}", lambda s: words[comparison.within_limits(s)]))
     if comparison.front:
         front = {id(setting) for setting in comparison.front}
         columns.append(_mark("Pareto", lambda s: "front" if id(s) in front else ""))
@@ -297,10 +297,12 @@ def _minor(column: Column[Setting]) -> Column[Setting]:
     return replace(column, may_be_left_out=True)
 
 
-def _ratio(heading: str, column: str) -> Column[Setting]:
+def _ratio(
+    heading: str, column: str, text: Callable[[float | None], str] = numbers.ratio
+) -> Column[Setting]:
     return Column(
         heading=heading,
-        text=lambda s: numbers.ratio(_value(s.mean(column))),
+        text=lambda s: text(_value(s.mean(column))),
         sort_value=lambda s: _value(s.mean(column)),
     )
 

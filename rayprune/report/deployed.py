@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
-from rayprune.report.numbers import goal_value, percent, ratio
+from rayprune.report.numbers import goal_value, limit_value, percent, times
 from rayprune.results.comparison import Comparison
-from rayprune.results.labels import UNITS, Row, counted, is_dense
+from rayprune.results.labels import Row, counted, is_dense
 from rayprune.results.setting import Setting
 
 MOST_NAMES = 3  # machines or versions in a sentence
+ALIKE = 1.03  # a speed-up that is less, either way, says nothing
 
 
 def limits(comparison: Comparison) -> str:
     """The limits on what is measured: "5 ms and 2.5 MB"; empty without any."""
-    within = comparison.summary.within.items()
-    return " and ".join(f"{limit:g} {UNITS[column]}" for column, limit in within)
+    return " and ".join(limit_value(*limit) for limit in comparison.summary.within.items())
+
+
+def none_within(comparison: Comparison, what: str = "No setting is") -> str:
+    """ "No setting is within 5 ms", or is known to be; empty where one is, or without limits."""
+    within = limits(comparison)
+    if not within or comparison.has_within_limits:
+        return ""
+    return f"{what} {'known to be ' if comparison.is_unsure_of_limits else ''}within {within}"
 
 
 def measured_speedup(comparison: Comparison, setting: Setting) -> str:
@@ -25,28 +33,40 @@ def measured_speedup(comparison: Comparison, setting: Setting) -> str:
     if speedup is None or latency is None or dense is None:
         return ""
     here, there = (goal_value(comparison, "latency_ms", x) for x in (latency, dense))
-    runtimes, used = (_listed(setting.finals, c) for c in ("dense_runtime", "measured_with"))
-    times = ratio(speedup.value)
-    said = f"{times} faster" if speedup.value > 1 else f"{times}, slower"
-    said = "as fast as dense" if times == ratio(1) else said
-    return f"measured {said} ({here} for {there} dense in {runtimes}) in {used}"
+    rows = [row for row in setting.finals if row.get("measured_with")]
+    runtime, dense_runtime = _in_words(map(_runtime, rows)), _listed(rows, "dense_runtime")
+    conditions = _in_words(row["measured_with"].partition(", ")[2] for row in rows)
+    is_same = runtime == dense_runtime
+    than = "dense" if is_same else "the fastest dense runtime"
+    of = here if is_same else f"{here} in {runtime}"
+    said = f"{_compared(speedup.value, than)} when measured"
+    return f"{said} ({of} for {there} in {dense_runtime}; {conditions})"
+
+
+def _compared(speedup: float, than: str) -> str:
+    """ "1.9x as fast as dense", "1.3x slower than dense", "as fast as dense"."""
+    if 1 / ALIKE <= speedup <= ALIKE:
+        return f"as fast as {than}"
+    if speedup < 1:
+        return f"{times(1 / speedup)} slower than {than}"
+    return f"{times(speedup)} as fast as {than}"
 
 
 def dense_measured(comparison: Comparison) -> str:
     """A sentence on the dense network as a file; empty if it was not measured."""
-    rows = [row for row in comparison.rows if is_dense(row) and row.get("latency_ms")]
     size, here, fastest = (
         comparison.dense_mean(column) for column in ("file_mb", "latency_ms", "dense_latency_ms")
     )
     if size is None or here is None or fastest is None:
         return ""
     megabytes = goal_value(comparison, "file_mb", size)
-    times = [goal_value(comparison, "latency_ms", mean) for mean in (here, fastest)]
-    used, runtimes = (_listed(rows, column) for column in ("measured_with", "dense_runtime"))
-    return (
-        f"The dense network as a file: {megabytes}, {times[0]} in {used}; its fastest runtime is "
-        f"{runtimes}, {times[1]}"
+    milliseconds = [goal_value(comparison, "latency_ms", mean) for mean in (here, fastest)]
+    said = (
+        f"The dense network as a file: {megabytes}, {milliseconds[0]} in {dense_ways(comparison)}"
     )
+    if is_fastest_here(comparison):
+        return f"{said}, its fastest runtime"
+    return f"{said}; its fastest runtime is {dense_runtimes(comparison)}, {milliseconds[1]}"
 
 
 def unmeasured(comparison: Comparison) -> str:
@@ -62,9 +82,20 @@ def ways(comparison: Comparison) -> str:
     return _listed(_measured_rows(comparison), "measured_with")
 
 
+def dense_ways(comparison: Comparison) -> str:
+    """What the dense network was measured with."""
+    return _listed(_measured_rows(comparison, is_dense), "measured_with")
+
+
 def dense_runtimes(comparison: Comparison) -> str:
-    """The runtimes in which dense networks are fastest."""
-    return _listed(_measured_rows(comparison), "dense_runtime")
+    """The runtimes in which the dense network is fastest."""
+    return _listed(_measured_rows(comparison, is_dense), "dense_runtime")
+
+
+def is_fastest_here(comparison: Comparison) -> bool:
+    """Whether the dense network is fastest in the runtime that the study measures in."""
+    rows = _measured_rows(comparison, is_dense)
+    return all(_runtime(row) == row["dense_runtime"] for row in rows)
 
 
 def where_measured(comparison: Comparison) -> str:
@@ -87,7 +118,7 @@ def measured_notes(comparison: Comparison) -> list[str]:
     notes = [
         f"{where_measured(comparison)}. The measured speed-up is the median of ratios that are "
         "taken in pairs: passes of the network and of the same network dense, in the runtime that "
-        f"is fastest for it ({dense_runtimes(comparison)}), take turns in one process. The "
+        f"is fastest for it ({_listed(rows, 'dense_runtime')}), take turns in one process. The "
         f"machine's load average was {load}: what else runs makes both slower, and a ratio of two "
         "suffers less from it than milliseconds do."
     ]
@@ -105,16 +136,28 @@ def measured_notes(comparison: Comparison) -> list[str]:
     return notes
 
 
-def _measured_rows(comparison: Comparison) -> list[Row]:
-    """A row for each network that was measured."""
-    rows = {row["key"]: row for row in comparison.rows if row.get("latency_ms") is not None}
-    return list(rows.values())
+def _measured_rows(
+    comparison: Comparison, is_meant: Callable[[Row], bool] = lambda _: True
+) -> list[Row]:
+    """A row for each network that was measured, of those that are meant."""
+    rows = (row for row in comparison.rows if row.get("latency_ms") is not None and is_meant(row))
+    return list({row["key"]: row for row in rows}.values())
+
+
+def _runtime(row: Row) -> str:
+    """The runtime alone: "MNN 3.6.1" of "MNN 3.6.1, 1 thread, batch 1"."""
+    return str(row["measured_with"]).partition(", ")[0]
 
 
 def _listed(rows: Iterable[Row], column: str) -> str:
     """The different values of a column, in words."""
-    values = dict.fromkeys(row[column] for row in rows if row.get(column) is not None)
-    names = list(values)[:MOST_NAMES]
-    more = [f"{len(values) - len(names)} more"] if len(values) > len(names) else []
+    return _in_words(row[column] for row in rows if row.get(column) is not None)
+
+
+def _in_words(values: Iterable[str]) -> str:
+    """What is different among these: "a, b and c"."""
+    different = list(dict.fromkeys(values))
+    names = different[:MOST_NAMES]
+    more = [f"{len(different) - len(names)} more"] if len(different) > len(names) else []
     *others, last = [*names, *more] or [""]
     return f"{', '.join(others)} and {last}" if others else last

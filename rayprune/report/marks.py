@@ -16,6 +16,7 @@ WIDTH = 800
 ROW_WIDTH = WIDTH - 200  # of charts with names at their side
 WIDE = 5.0  # from such a range of numbers on, their axis is logarithmic
 LONG = 40  # letters of a setting's name that may be too many beside a chart
+MOST_TICKS = 12  # different values that are ticks of their own, and neighbours on a line
 MANY = 60  # from so many points on, no lines and no error bars
 # Okabe and Ito's colours, made readable on white and on black alike, and six more.
 COLOURS = (
@@ -109,7 +110,7 @@ def counted_x(field: str, column: str, values: Sequence[float]) -> alt.X:
     is_wide = min(values) > 0 and max(values) > WIDE * min(values)
     scale: Record = {"type": "log", "nice": False} if is_wide else {"zero": False}
     # 0.005 would be "5m" as 42,000 is "42k", and milli is what the unit says.
-    axis: Record = {"format": ".3~g" if column in UNITS else "~s", "tickCount": 7}
+    axis: Record = {"format": ",.6~r" if column in UNITS else "~s", "tickCount": 7}
     return alt.X(f"{field}:Q", title=with_unit(column)).scale(padding=18, **scale).axis(**axis)
 
 
@@ -177,10 +178,12 @@ def points_and_lines(
     width: float = WIDTH,
     title: alt.TitleParams | None = None,
     told: Sequence[str] = (),
+    order: str | None = None,
 ) -> Any:
     """The metric over `x`: points with error bars, joined where they share the fields of `line`.
 
-    Without such fields nothing is joined. `told` are further fields that a point says.
+    Without such fields nothing is joined. `told` are further fields that a point says, and `order`
+    is a field along which a line goes instead of `x`.
     """
     base = alt.Chart(alt.InlineData(values=list(records)), width=width, height=320)
     crowded = len(records) > MANY
@@ -189,7 +192,8 @@ def points_and_lines(
     base = base.encode(x, metric_y(comparison, "value"), series_colour(comparison), opacity=seen)
     layers: list[Any] = dense_line(comparison, "y")
     if line and not crowded:
-        layers.append(base.mark_line(strokeWidth=1.5).encode(detail=list(line)))
+        along = {} if order is None else {"order": order}
+        layers.append(base.mark_line(strokeWidth=1.5).encode(detail=list(line), **along))
     if not crowded:
         layers.append(
             base.mark_rule(strokeWidth=1.5).encode(metric_y(comparison, "low"), alt.Y2("high"))

@@ -7,9 +7,17 @@ from typing import Any
 
 import altair as alt
 
-from rayprune.report.deployed import dense_runtimes, ways, where_measured
+from rayprune.report.deployed import (
+    dense_runtimes,
+    dense_ways,
+    is_fastest_here,
+    ways,
+    where_measured,
+)
 from rayprune.report.marks import (
     GREY,
+    MANY,
+    MOST_TICKS,
     Record,
     counted_x,
     metric_title,
@@ -18,10 +26,10 @@ from rayprune.report.marks import (
     setting_record,
     spread_note,
 )
-from rayprune.report.numbers import goal_value, metric_value, ratio
+from rayprune.report.numbers import goal_value, limit_value, metric_value, ratio, speedup
 from rayprune.report.plot import Plot
 from rayprune.results.comparison import Comparison
-from rayprune.results.labels import UNITS, metric_name
+from rayprune.results.labels import metric_name
 from rayprune.results.setting import Setting
 
 SOLID, *DASHES = [1, 0], [7, 4], [2, 3]  # the limit, and dense networks
@@ -31,10 +39,11 @@ def metric_by_latency(comparison: Comparison) -> Plot | None:
     """The metric against the milliseconds of a pass, where settings were measured."""
     if not comparison.has_measurements:
         return None
-    dense = {
-        "latency_ms": f"in {ways(comparison)}",
-        "dense_latency_ms": f"in {dense_runtimes(comparison)}, its fastest",
-    }
+    dense = {"latency_ms": f"in {dense_ways(comparison)}"}
+    if is_fastest_here(comparison):  # measured twice, it is the same network in the same runtime
+        dense["latency_ms"] += ", its fastest"
+    else:
+        dense["dense_latency_ms"] = f"in {dense_runtimes(comparison)}, its fastest"
     caption = f"{where_measured(comparison)}. "
     return _plot(comparison, "latency", "latency_ms", dense, caption)
 
@@ -59,25 +68,42 @@ def _plot(
     places = [record["place"] for record in (*records, *lines)]
     x = counted_x("place", column, places)
     told = (metric_name(column), "measured speed-up", "in theory")
-    chart = points_and_lines(comparison, records, x, (), told=told)
+    is_joined = _are_joined(shown)
+    line = ("path:N",) if is_joined else ()
+    chart = points_and_lines(comparison, records, x, line, told=told, order="kept:Q")
     up = "Up" if comparison.summary.mode == "max" else "Down"
+    joined = " A line goes through the sparsities of one colour." if is_joined else ""
     return Plot(
         name=name,
         title=f"{metric_title(comparison)} against {metric_name(column)}",
-        caption=f"{caption}{up} and to the left is better.{spread_note(comparison)}",
+        caption=f"{caption}{up} and to the left is better.{joined}{spread_note(comparison)}",
         chart=alt.layer(chart, *_drawn(comparison, lines, x)) if lines else chart,
     )
 
 
+def _are_joined(settings: Sequence[Setting]) -> bool:
+    """Whether settings of one colour differ in their sparsity alone, of which there are a few.
+
+    Where they differ in more, or in sparsities drawn at random, a line would say nothing.
+    """
+    places = {(s.series, s.goal) for s in settings}
+    is_one_each = len({s.series for s in settings}) == len(settings)
+    is_alone = len(places) == len(settings) <= MANY and not is_one_each
+    return is_alone and len({s.goal for s in settings}) <= MOST_TICKS
+
+
 def _record(comparison: Comparison, setting: Setting, column: str) -> Record:
     """A setting with what was measured of it."""
-    speedups = [setting.mean(f"{kind}_speedup") for kind in ("measured", "theoretical")]
-    measured, theoretical = (ratio(mean.value if mean else None) for mean in speedups)
+    measured, theoretical = (
+        setting.mean(f"{kind}_speedup") for kind in ("measured", "theoretical")
+    )
     return setting_record(comparison, setting) | {
         "place": setting.value(column),
+        "kept": 1 - setting.sparsity,
+        "path": setting.series,
         metric_name(column): goal_value(comparison, column, setting.mean(column)),
-        "measured speed-up": measured,
-        "in theory": theoretical,
+        "measured speed-up": speedup(measured.value if measured else None),
+        "in theory": ratio(theoretical.value if theoretical else None),
     }
 
 
@@ -85,7 +111,7 @@ def _lines(comparison: Comparison, column: str, dense_columns: dict[str, str]) -
     """What stands across the axis: the limit that the study sets, and the dense network."""
     lines: list[Record] = []
     if limit := comparison.summary.within.get(column):
-        said = f"limit: {limit:g} {UNITS[column]}"
+        said = f"limit: {limit_value(column, limit)}"
         lines.append({"line": said, "place": limit, "dash": SOLID})
     for (dense_column, words), dash in zip(dense_columns.items(), DASHES, strict=False):
         mean = comparison.dense_mean(dense_column)

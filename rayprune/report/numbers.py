@@ -117,6 +117,26 @@ def ratio(value: float | None) -> str:
     return MISSING if value is None else f"{value:.1f}x"
 
 
+def speedup(value: float | None) -> str:
+    """A measured speed-up: 2.43 is "2.4x"; what is slower has digits enough, as "0.83x"."""
+    if value is None:
+        return MISSING
+    if value >= 0.995:
+        return ratio(value)
+    return f"{value:.2f}x" if value >= 0.1 else f"{measured(value)}x"
+
+
+def times(value: float) -> str:
+    """How many times as fast or slow, 1 or more: "1.04x", "1.9x", "12x"."""
+    digits = 2 if value < 1.095 else 1 if value < 9.95 else 0
+    return f"{value:.{digits}f}x"
+
+
+def limit_value(column: str, limit: float) -> str:
+    """A limit on what is measured, as a study writes it: "5 ms", "1,500.5 MB"."""
+    return f"{limit:,.12g} {UNITS[column]}"
+
+
 def measured(value: float | None, unit: str = "") -> str:
     """Milliseconds or megabytes in three digits: "2.31 ms", "0.0450 MB", "1,204 ms"."""
     if value is None:

@@ -26,7 +26,7 @@ from rayprune.report.columns import (
     trial_columns,
     trials_by_metric,
 )
-from rayprune.report.deployed import dense_measured, limits, measured_notes
+from rayprune.report.deployed import dense_measured, limits, measured_notes, none_within
 from rayprune.report.differences import difference_notes
 from rayprune.report.numbers import (
     dense_name,
@@ -193,25 +193,19 @@ def _ranked_by(comparison: Comparison) -> str:
 
 
 def _choice(comparison: Comparison) -> str:
-    """Why this model is the one to ship."""
-    setting = comparison.candidates()[0]
-    tolerated, goals = tolerance(comparison), comparison.summary.metrics
+    """Why this model is the one to ship, the limits on what is measured first."""
+    setting, goals = comparison.candidates()[0], comparison.summary.metrics
+    within, none = limits(comparison), none_within(comparison, "none is")
+    among = f"of those within {within} " if within and not none else ""
     if comparison.summary.within_dense is not None and setting.change is not None:
-        is_within = comparison.is_within(setting)
-        closest = f"the closest to dense: none is within {tolerated}"
-        chosen = f"the sparsest within {tolerated} of dense" if is_within else closest
-        return f"{chosen}{_among(comparison)}"
+        tolerated = tolerance(comparison)
+        if comparison.is_within(setting):
+            return f"{among}the sparsest within {tolerated} of dense{none and f': {none}'}"
+        return f"{among}the closest to dense: none is within {tolerated}{none and f', {none}'}"
     mean = "mean " if len(setting.finals) > 1 else ""
     alone = " alone" if len(goals) == 1 else f" alone, the first of {len(goals)} goals"
-    return f"chosen by the {mean}{metric_name(comparison.metric)}{alone}{_among(comparison)}"
-
-
-def _among(comparison: Comparison) -> str:
-    """Of which settings a choice is, where there are limits on what is measured."""
-    within = limits(comparison)
-    if not within:
-        return ""
-    return f", {'of those' if comparison.has_within_limits else 'none is'} within {within}"
+    by = f"by the {mean}{metric_name(comparison.metric)}{alone}"
+    return f"{among and f'{among}the one '}chosen {by}{none and f': {none}'}"
 
 
 def _best_card(comparison: Comparison, best: Row) -> dict[str, str]:

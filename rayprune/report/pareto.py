@@ -8,13 +8,14 @@ from typing import Any
 import altair as alt
 
 from rayprune.report.marks import (
-    COLOURS,
     GREY,
     WIDTH,
     Record,
     counted_x,
     dense_line,
     metric_y,
+    series_colour,
+    series_shape,
     setting_record,
     spread_note,
     tooltip,
@@ -29,7 +30,8 @@ FRONT = ("on the front", "others")
 
 
 def pareto_front(comparison: Comparison) -> Plot | None:
-    """The first goal against the second: the front marked and, of two goals, joined."""
+    """The first goal against the second, coloured by series: the front large and, of two goals,
+    joined."""
     front = {id(setting) for setting in comparison.front}
     if not front:
         return None
@@ -39,19 +41,22 @@ def pareto_front(comparison: Comparison) -> Plot | None:
     base = alt.Chart(alt.InlineData(values=records), width=WIDTH, height=320)
     x = _goal_x(comparison, second, [record["second"] for record in records])
     base = base.encode(x, metric_y(comparison, "value"))
-    colour = alt.Color("front:N", title=None).legend(orient="bottom")
-    shape = alt.Shape("front:N", title=None).scale(domain=[*FRONT], range=["diamond", "circle"])
+    is_on = f"datum.front == '{FRONT[0]}'"
+    order: dict[str, Any] = {"title": None, "sort": [*FRONT]}
+    size, opacity = alt.Size("front:N", **order), alt.Opacity("front:N", **order)
+    legend: Record = {"orient": "bottom", "symbolFillColor": GREY, "symbolStrokeColor": GREY}
     points = base.mark_point(filled=True, opacity=1).encode(
-        colour.scale(domain=[*FRONT], range=[COLOURS[0], GREY]),
-        shape,
-        size=alt.condition(f"datum.front == '{FRONT[0]}'", alt.value(130), alt.value(50)),
+        series_colour(comparison),
+        series_shape(comparison),
+        size.scale(domain=[*FRONT], range=[130, 60]).legend(**legend),
+        opacity.scale(domain=[*FRONT], range=[1, 0.4]).legend(**legend),
         tooltip=[*tooltip(comparison), *map(_goal_tooltip, (second, *others))],
     )
-    marked = base.transform_filter(f"datum.front == '{FRONT[0]}'")
-    bars = marked.mark_rule(strokeWidth=1.5, color=COLOURS[0])
+    marked = base.transform_filter(is_on)
+    bars = marked.mark_rule(strokeWidth=1.5).encode(series_colour(comparison))
     layers: list[Any] = dense_line(comparison, "y")
     if not others:  # of more goals the front is no line
-        layers.append(marked.mark_line(strokeWidth=1.5, color=COLOURS[0]))
+        layers.append(marked.mark_line(strokeWidth=1.5, color=GREY))
     layers.append(bars.encode(metric_y(comparison, "low"), alt.Y2("high")))
     names = " and ".join(map(metric_name, others))
     hidden = (

@@ -230,15 +230,23 @@ class Comparison:
         for the front. Where the study names a loss that it tolerates (`search.within_dense`), the
         sparsest setting within it wins instead, by the sparsity that it reached, or the closest to
         dense if none is within. In any case a setting over a limit of `search.within` counts only
-        if all are. ``["trial"]`` names the trial, ``["key"]`` its snapshot.
+        if all are, and so does a seed. ``["trial"]`` names the trial, ``["key"]`` its snapshot.
         """
         candidates = self.candidates()
         return self.best_seed(candidates[0]) if candidates else None
 
     def best_seed(self, setting: Setting) -> Row:
-        """The final row of a setting's best seed; the setting has a value of the metric."""
-        measured = [row for row in setting.finals if row[self.metric] is not None]
-        return max(measured, key=lambda row: self.quality(row[self.metric]))
+        """The final row of a setting's best seed; the setting has a value of the metric.
+
+        A mean within the limits of `search.within` hides seeds that are not: one that is within
+        all of them itself comes first.
+        """
+        known = [row for row in setting.finals if row[self.metric] is not None]
+        limits = self.summary.within.items()
+        within = [
+            row for row in known if all(_is_at_most(row.get(c), limit) for c, limit in limits)
+        ]
+        return max(within or known, key=lambda row: self.quality(row[self.metric]))
 
     def level(self, setting: Setting) -> float:
         """The goal sparsity it is compared at; without a goal, the nearest that was kept."""
@@ -266,19 +274,36 @@ class Comparison:
         kept = [s for s in sparse if not s.missed_goal and is_as_sparse(s.sparsity, lowest)]
         return kept or sparse or [s for s in self.settings if s.mean(self.metric)]
 
-    def is_within_limits(self, setting: Setting) -> bool:
-        """Whether nothing that was measured of it is over a limit of `search.within`.
+    def within_limits(self, setting: Setting) -> bool | None:
+        """Whether its means over seeds are within every limit of `search.within`.
 
-        What was not measured is not known to be within; without limits everything is.
+        None where that is not known, as a seed was not measured; without limits everything is.
         """
-        limits = self.summary.within.items()
-        means = [(setting.mean(column), limit) for column, limit in limits]
-        return all(mean is not None and mean.value <= limit for mean, limit in means)
+        sides = [self._side(setting, column) for column in self.summary.within]
+        if False in sides:
+            return False
+        return None if None in sides else True
+
+    def is_within_limits(self, setting: Setting) -> bool:
+        """The same, where what is not known to be within is not."""
+        return self.within_limits(setting) is True
 
     @cached_property
     def has_within_limits(self) -> bool:
-        """Whether a setting that may be best is within the limits, and so not all are over one."""
-        return any(map(self.is_within_limits, self.sparse))
+        """Whether a setting that may be best is known to be within the limits."""
+        return any(map(self.is_within_limits, self.sparse or self.settings))
+
+    @cached_property
+    def is_unsure_of_limits(self) -> bool:
+        """Whether of a setting that may be best it is not known."""
+        return any(self.within_limits(s) is None for s in self.sparse or self.settings)
+
+    def _side(self, setting: Setting, column: str) -> bool | None:
+        """On which side of one limit its mean is; None where a seed was not measured."""
+        mean = setting.mean(column)
+        if mean is None or mean.num_seeds < len(setting.finals):
+            return None
+        return mean.value <= self.summary.within[column]
 
     def _preferred(self, settings: Sequence[Setting]) -> Sequence[Setting]:
         """Those within the limits, or all where none is."""
@@ -457,6 +482,10 @@ def _setting_fields(comparison: Comparison) -> list[str]:
     """The searched fields in which settings differ: not what was chosen for each of them."""
     others = {"seed", "phase", *comparison.summary.tuned}
     return [name for name in comparison.summary.searched if name not in others]
+
+
+def _is_at_most(value: float | None, limit: float) -> bool:
+    return value is not None and value <= limit
 
 
 def _without_nan(row: dict[str, Any]) -> dict[str, Any]:

@@ -76,7 +76,14 @@ def test_of_what_is_measured_less_is_better(goal):
             "search: within.latency: nothing of that name is measured. Did you mean latency_ms? "
             "There are latency_ms and file_mb",
         ),
-        ({"measure": "mnn", "within": {"latency_ms": 0}}, "search.within.latency_ms: "),
+        *(
+            (
+                {"measure": "mnn", "within": {"latency_ms": limit}},
+                f"search.within.latency_ms: must be a finite number > 0, got {limit!r}",
+            )
+            for limit in (0, -1.5, True, float("inf"), float("nan"), "inf")
+        ),
+        ({"measure": "mnn", "within": {"file_mb": [2]}}, "search.within.file_mb: "),
         (
             {"measure": "mnn", "metric": "file_mb"},
             "Write metric: [val_accuracy, file_mb] for both, or within: {file_mb: …} for the best",

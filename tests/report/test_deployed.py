@@ -15,9 +15,9 @@ from rich.console import Console
 from rayprune.console.summary import print_summary
 from rayprune.report.answer import answer
 from rayprune.report.columns import setting_columns, summary_columns, trial_columns
-from rayprune.report.deployed import dense_measured, measured_notes
+from rayprune.report.deployed import dense_measured, limits, measured_notes
 from rayprune.report.notebook import summary_html
-from rayprune.report.numbers import goal_value, measured
+from rayprune.report.numbers import goal_value, measured, speedup
 from rayprune.report.page import cards, notes, render_page
 from rayprune.results.comparison import Comparison
 
@@ -53,14 +53,121 @@ def test_goals_have_their_units() -> None:
 
 @pytest.mark.parametrize(
     ("speedup", "words"),
-    [(1.94, "1.9x faster"), (0.8, "0.8x, slower"), (1.02, "as fast as dense"), (12.0, "12.0x f")],
+    [
+        (1.94, "1.9x as fast as"),
+        (12.3, "12x as fast as"),
+        (1.04, "1.04x as fast as"),
+        (1.02, "as fast as"),
+        (0.98, "as fast as"),
+        (0.96, "1.04x slower than"),
+        (0.77, "1.3x slower than"),
+        (0.001, "1000x slower than"),
+    ],
 )
 def test_the_answer_says_how_much_faster_in_what(speedup: float, words: str) -> None:
     told = answer(one(measured_speedup=speedup, latency_ms=2.062))
-    assert f"x fewer multiply-adds in theory, measured {words}" in told
-    assert (
-        " (2.06 ms for 4.00 ms dense in OpenVINO 2026.4) in MNN 3.6.1, 1 thread, batch 1." in told
+    assert told.endswith(
+        f"x fewer multiply-adds in theory, and {words} the fastest dense runtime when measured "
+        "(2.06 ms in MNN 3.6.1 for 4.00 ms in OpenVINO 2026.4; 1 thread, batch 1)."
     )
+
+
+def test_one_runtime_is_named_once() -> None:
+    told = answer(one(dense_runtime="MNN 3.6.1", measured_speedup=0.88, latency_ms=4.545))
+    assert ", and 1.1x slower than dense when measured (4.54 ms for 4.00 ms in MNN 3.6.1; 1" in told
+
+
+def test_without_a_speed_up_in_theory_the_measured_one_stands_alone() -> None:
+    table = made.measured(made.one_trial())
+    none = pa.nulls(table.num_rows, pa.float64())
+    place = table.column_names.index("theoretical_speedup")
+    told = answer(Comparison.from_table(table.set_column(place, "theoretical_speedup", none)))
+    assert "), 2.4x as fast as the fastest dense runtime when measured (1.6" in told
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (2.43, "2.4x"), (1.0, "1.0x"), (0.996, "1.0x"), (0.96, "0.96x"), (0.8345, "0.83x"),
+        (0.1, "0.10x"), (0.01234, "0.0123x"), (0.00001, "0.0000100x"), (None, "–"),
+    ],
+)  # fmt: skip
+def test_a_speed_up_below_one_has_digits_enough(value: float | None, text: str) -> None:
+    assert speedup(value) == text
+    if value is not None:
+        table = one(measured_speedup=value)
+        (mark,) = [c for c in setting_columns(table) if c.heading == "speed-up measured"]
+        assert mark.text(table.settings[0]) == text
+
+
+@pytest.mark.parametrize(
+    ("limit", "words"), [(5, "5 ms"), (0.25, "0.25 ms"), (1234567.5, "1,234,567.5 ms")]
+)
+def test_limits_read_as_they_were_written(limit: float, words: str) -> None:
+    comparison = Comparison.from_table(made.searcher(within={"latency_ms": limit}))
+    assert limits(comparison) == words
+
+
+WAITING = {"within": {"latency_ms": 5.0}, "measure": "mnn, 1 thread, batch 1"}
+
+
+@pytest.mark.parametrize(
+    ("within_dense", "lead"),
+    [
+        (None, "No setting is known to be within 5 ms (40 networks not measured); the best: "),
+        (
+            0.01,
+            "No setting is known to be within 5 ms (40 networks not measured); the sparsest within "
+            "one point of dense: ",
+        ),
+        (
+            0.0,
+            "No setting is known to be within 5 ms (40 networks not measured), and none stays "
+            "within 0 points of its dense run; the closest: ",
+        ),
+    ],
+)
+def test_what_is_not_measured_yet_is_not_said_to_be_over(
+    within_dense: float | None, lead: str
+) -> None:
+    comparison = Comparison.from_table(made.searcher(within_dense=within_dense, **WAITING))
+    told = answer(comparison)
+    assert told.startswith(lead) and told.count("not measured") == 1
+    assert "none is known to be within 5 ms" in json.dumps(cards(comparison))
+    (mark,) = [c for c in setting_columns(comparison) if c.heading == "within 5 ms"]
+    assert {mark.text(setting) for setting in comparison.settings} == {"–"}
+
+
+def test_one_that_is_known_to_be_within_leads_while_others_wait() -> None:
+    table = made.measured(made.searcher(**WAITING))
+    place = table.column_names.index("latency_ms")
+    rows = table.to_pylist()
+    some = [row["latency_ms"] if row["trial"] in ("05", "06") else None for row in rows]
+    table = table.set_column(place, "latency_ms", pa.array(some, pa.float64()))
+    told = answer(Comparison.from_table(table))
+    assert told.startswith("The best within 5 ms: ") and told.endswith(
+        "; 38 networks not measured."
+    )
+    loss = answer(Comparison.from_table(made.with_summary(table, within_dense=0.0)))
+    assert loss.startswith("No setting known to be within 5 ms stays within 0 points of its dense")
+
+
+@pytest.mark.parametrize(
+    ("within_dense", "limit", "words"),
+    [
+        (0.0, 1.7, "of those within 1.7 ms the closest to dense: none is within 0 points."),
+        (0.0, 0.1, "the closest to dense: none is within 0 points, none is within 0.1 ms."),
+        (0.01, 2.0, "of those within 2 ms the sparsest within one point of dense."),
+        (0.01, 0.1, "the sparsest within one point of dense: none is within 0.1 ms."),
+        (None, 1.5, "of those within 1.5 ms the one chosen by the validation accuracy alone."),
+        (None, 0.1, "chosen by the validation accuracy alone: none is within 0.1 ms."),
+    ],
+)
+def test_the_card_says_the_limits_first(
+    within_dense: float | None, limit: float, words: str
+) -> None:
+    table = made.searcher(within_dense=within_dense, within={"latency_ms": limit})
+    assert cards(Comparison.from_table(made.measured(table)))[0]["text"].endswith(f", {words}")
 
 
 def test_without_measurements_nothing_is_said() -> None:
@@ -145,6 +252,14 @@ def test_the_dense_network_is_told_everywhere() -> None:
     assert dense in console.file.getvalue()  # type: ignore[attr-defined]
     assert dense in summary_html(comparison)
     assert any(dense in card["text"] for card in cards(comparison))
+
+
+def test_a_dense_network_that_is_fastest_here_has_one_number() -> None:
+    known = made.measurement(0.0, dense_runtime="MNN 3.6.1", latency_ms=4.02)
+    table = made.measured(made.one_trial(), {"dense-0": known})
+    assert dense_measured(Comparison.from_table(table)).endswith(
+        " MB, 4.02 ms in MNN 3.6.1, 1 thread, batch 1, its fastest runtime"
+    )
 
 
 def test_notes_say_how_it_was_measured() -> None:
