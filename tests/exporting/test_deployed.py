@@ -1,5 +1,7 @@
 """An exported file is the network: in every runtime, on real images, for any number of them."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from made_exports import made_network
@@ -120,3 +122,61 @@ def test_named_inputs_and_outputs_keep_their_places(process, tmp_path, runtime):
     assert metrics_on_test(network, module) == pytest.approx(
         metrics_on_test(network, network.model)
     )
+
+
+def texts():
+    """Token ids of different lengths, padded to the longest of a batch."""
+    generator = torch.Generator().manual_seed(0)
+    lengths = torch.randint(3, 12, (60,), generator=generator).tolist()
+    samples = [(torch.randint(1, 20, (n,), generator=generator), n % 3) for n in lengths]
+
+    def collate(batch):
+        tokens, labels = zip(*batch, strict=True)
+        return nn.utils.rnn.pad_sequence(tokens, batch_first=True), torch.tensor(labels)
+
+    return {"train": samples, "test": samples, "classes": list("abc"), "collate": collate}
+
+
+def of_texts(num_classes):
+    class Bag(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.embedding = nn.Embedding(20, 8)
+            self.linear = nn.Linear(8, num_classes)
+
+        def forward(self, tokens):
+            return self.linear(self.embedding(tokens).mean(1))
+
+    return Bag()
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_lengths_that_depend_on_the_batch_stay_free(process, tmp_path, runtime):
+    network = made_network({"target": f"{__name__}:texts"}, {"target": f"{__name__}:of_texts"})
+    assert network.signature.varying == ((0, 1),)
+    place = Workplace(network, tmp_path, process)
+    module = deployed(place, runtime)
+    assert largest_difference(network, module) < TOLERANCE
+    assert metrics_on_test(network, module) == pytest.approx(
+        metrics_on_test(network, network.model)
+    )
+
+
+def test_infinite_outputs_are_equal_to_themselves(place):
+    class Masked(nn.Module):
+        def forward(self, images):
+            return place.network.model(images).masked_fill(images.sum((1, 2, 3))[:, None] > 0, -inf)
+
+    inf = float("inf")
+    network = replace(place.network, model=Masked())
+    assert largest_difference(network, Masked()) == 0
+    assert largest_difference(network, place.network.model) == inf
+
+
+def test_a_network_that_differs_from_run_to_run_is_not_compared(place):
+    class Random(nn.Module):
+        def forward(self, images):
+            return place.network.model(images) + torch.randn(())
+
+    with pytest.raises(ValueError, match="differ from run to run"):
+        largest_difference(replace(place.network, model=Random()), place.network.model)
