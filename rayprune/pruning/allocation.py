@@ -195,7 +195,8 @@ def _prune_filters(
         num_kept = num_weights(filters) - goal
         kept = {name: len(mask) - counts[name] for name, mask in filters.items()}
         wanted = at_least(kept, least, sizes, num_kept)
-        rounded = to_multiples(wanted, left, sizes, round_channels, num_kept)
+        near = num_weights(masks) / 1000
+        rounded = to_multiples(wanted, left, sizes, round_channels, num_kept, near)
         counts = {name: len(mask) - rounded[name] for name, mask in filters.items()}
     return masks | separate(filter_masks(joined, filters, counts), groups, layers)
 

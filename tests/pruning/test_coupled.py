@@ -188,6 +188,28 @@ def test_rounding_by_one_changes_nothing():
         assert all(one[name].equal(mask) for name, mask in none.items())
 
 
+@pytest.mark.parametrize(
+    ("goal", "counts"),
+    [(0.25, (24, 48, 96)), (0.5, (16, 32, 64)), (0.75, (8, 16, 32))],
+)
+def test_counts_that_are_within_a_thousandth_of_the_goal_stay_what_was_asked_for(goal, counts):
+    model = build_model("resnet20", num_classes=10, in_channels=3, kwargs={"width": 2})
+    groups = coupled_filters(model, whole(model)[1], torch.randn(1, 3, 8, 8))
+    masks = pruned(model, goal, "uniform", groups, round_channels=8)
+    assert list(num_filters(masks).values()) == [counts[0]] * 7 + [counts[1]] * 6 + [counts[2]] * 6
+
+
+@pytest.mark.parametrize(
+    ("width", "allocation", "goal", "off"),
+    [(1, "erk", 0.4, 0.001), (2, "uniform", 0.4, 0.001), (2, "uniform", 0.1, 0.0011)],
+)
+def test_no_goal_is_missed_by_what_two_layers_together_can_mend(width, allocation, goal, off):
+    model = build_model("resnet20", num_classes=10, in_channels=3, kwargs={"width": width})
+    groups = coupled_filters(model, whole(model)[1], torch.randn(1, 3, 8, 8))
+    masks = pruned(model, goal, allocation, groups, round_channels=8)
+    assert sparsity(masks) == pytest.approx(goal, abs=off)
+
+
 def test_what_eight_filters_of_each_layer_allow_is_said():
     with pytest.raises(ValueError, match=r"at most 0\.8\d+ here.*8 filters of each convolution"):
         pruned(ours("resnet20"), 0.9, "global", round_channels=8)
