@@ -164,6 +164,17 @@ class Constant(nn.Module):
         return x + torch.ones(3)
 
 
+class Fleeting(nn.Module):
+    """A buffer that no state_dict holds."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("offset", torch.ones(1), persistent=False)
+
+    def forward(self, x):
+        return x + self.offset
+
+
 @torch.fx.wrap
 def foreign(x):
     return x
@@ -178,7 +189,8 @@ class Foreign(nn.Module):
     ("model", "message"),
     [
         (Branching(), r"trace Branching \(test_small.py, line \d+: if x.sum\(\) > 0:\)"),
-        (Constant(), "reads _tensor_constant0, a constant"),
+        (Constant(), "reads _tensor_constant0, which .* as a persistent buffer, or write the"),
+        (Fleeting(), "reads offset, which .* as a persistent buffer, or write the"),
         (Foreign(), "calls foreign of .*test_small"),
         (nn.Sequential(nn.MultiheadAttention(4, 2)), "that of 0, a MultiheadAttention, is not"),
     ],
