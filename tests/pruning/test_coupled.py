@@ -10,6 +10,7 @@ from torchvision.models import mobilenet_v2
 from torchvision.models.resnet import Bottleneck, ResNet
 
 from rayprune.models import build_model
+from rayprune.models.wide_resnet import WideResNet
 from rayprune.pruning.allocation import prune_weights
 from rayprune.pruning.coupled import channel_graph, coupled_filters
 from rayprune.pruning.flops import multiply_adds
@@ -121,10 +122,11 @@ def test_joint_filters_go_by_their_mean_magnitude():
     [
         (lambda: ours("resnet18_cifar"), 8),
         (lambda: ours("resnet20"), 16),
+        (lambda: as_trained(WideResNet(10, 3, width=2)), 16),
         (lambda: as_trained(mobilenet_v2(num_classes=4, width_mult=0.5)), 32),
         (lambda: as_trained(ResNet(Bottleneck, [2, 1, 1, 1], num_classes=4)), 32),
     ],
-    ids=["resnet18_cifar", "resnet20", "mobilenet_v2", "bottlenecks"],
+    ids=["resnet18_cifar", "resnet20", "wide_resnet", "mobilenet_v2", "bottlenecks"],
 )
 def test_with_coupled_filters_every_convolution_is_as_small_as_its_mask(make, size):
     model, example = make(), torch.randn(1, 3, size, size)
