@@ -106,7 +106,7 @@ def written(tmp_path_factory):
     done = subprocess.run(  # a Python that does not find this package
         [sys.executable, "-c", RUN, *folders],
         cwd=folders[0],
-        env={},
+        env={"OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
     )
