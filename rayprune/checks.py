@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from importlib.util import find_spec
 
-from rayprune.config import ConfigError, Data, Experiment, Study
+from rayprune.config import ConfigError, Data, Experiment, Model, OwnTask, Study
 from rayprune.config.goals import lower_is_better
 from rayprune.results.earlier import check_same, read_earlier
 from rayprune.results.files import default_storage, study_folder
@@ -115,13 +115,57 @@ def _check_tasks(experiments: Sequence[Experiment]) -> None:
 
 
 def _check_coupling(experiments: Sequence[Experiment]) -> None:
-    """What finds coupled filters is an extra."""
-    wanted = any(experiment.prune.couple_filters for experiment in experiments)
-    if wanted and find_spec("torch_pruning") is None:
+    """What finds coupled filters is an extra, and can read each network on its data."""
+    coupling = [experiment for experiment in experiments if experiment.prune.couple_filters]
+    if coupling and find_spec("torch_pruning") is None:
         raise ConfigError(
             "experiment.prune.couple_filters: true follows channels with torch-pruning, which is "
             "not installed. Run: pip install rayprune[small], or write false"
         )
+    networks = {
+        (each.model, each.data): not isinstance(each.task, OwnTask)
+        for each in coupling
+        if each.data.target is None  # what a user's function gives, only a run of it could tell
+    }
+    for (model, data), has_classes in networks.items():
+        _check_channels(model, data, has_classes)
+
+
+def _check_channels(model: Model, data: Data, has_classes: bool) -> None:
+    """Trace the network once, with any weights, here rather than after a dense run."""
+    import torch
+
+    from rayprune.data import open_sources, with_size
+    from rayprune.data.reading import how_to_read
+    from rayprune.models import build_model, trained_preprocessing
+    from rayprune.pruning.coupled import channel_graph
+
+    data = with_size(data, trained_preprocessing(model))
+    sources = open_sources(data, has_classes=has_classes)
+    image, _ = how_to_read(data, sources, has_classes).example
+    with torch.random.fork_rng(devices=[]):  # a caller's random numbers are his own
+        try:
+            network = build_model(
+                model.name,
+                target=model.target,
+                kwargs=model.kwargs,
+                weights=model.weights,
+                weights_key=model.weights_key,
+                new_head=model.new_head,
+                num_classes=len(sources.classes or ()) or None,
+                in_channels=image.shape[1],
+                is_filled=False,
+            )
+        except (ValueError, OSError):
+            raise
+        except Exception:  # of a user's function: the run says it at its beginning
+            return
+        try:
+            channel_graph(network.requires_grad_(True), image)
+        except ValueError as error:
+            raise ConfigError(
+                f"experiment.prune.couple_filters: true cannot be, {error}. Write false"
+            ) from error
 
 
 def check_brought(experiments: Sequence[Experiment]) -> None:

@@ -67,7 +67,9 @@ class Prune(Frozen):
     such as *.c_attn.weight, a matrix in a layer of the model's own."""
     round_channels: Annotated[int, Field(ge=1)] = 1
     """pattern filter only: each convolution keeps a multiple of this many filters, or all that it
-    has; 8 keeps an exported network fast. The sparsity comes as near to the goal as that allows."""
+    has; 8 keeps an exported network fast. The sparsity comes as near to the goal as that allows.
+    With couple_filters this goes for each part of a convolution whose filters go with the same
+    others: where one part keeps all that it has, the sum need be no multiple."""
     couple_filters: bool = False
     """pattern filter only: filters whose outputs are summed, as in residual networks, go together,
     chosen by their mean magnitude, so that exporting removes channels between blocks, too. Needs
@@ -94,6 +96,13 @@ class Prune(Frozen):
             raise ValueError(f"pattern {self.pattern} is one cycle's work. Write cycles: 1")
         return self
 
+    @field_validator("round_channels", mode="before")
+    @classmethod
+    def _number_of_channels(cls, number: Any) -> Any:
+        if isinstance(number, bool):
+            raise ValueError(f"must be a number of filters, got {number}. Write round_channels: 8")
+        return number
+
     @model_validator(mode="after")
     def _filter_options_have_filters(self) -> Prune:
         for name, default in (("round_channels", 1), ("couple_filters", False)):
@@ -103,6 +112,11 @@ class Prune(Frozen):
                     f"{name} is of pattern filter, got {name} {value} and pattern {self.pattern}. "
                     f"Write pattern: filter, or leave {name} out"
                 )
+        if self.pattern == "filter" and self.allocation == "lamp":
+            raise ValueError(
+                "allocation lamp scores single weights, and pattern filter removes whole filters. "
+                "Write allocation: global, or pattern: unstructured"
+            )
         if self.couple_filters and self.allocation == "uniform_plus":
             raise ValueError(
                 "couple_filters lets the first convolution lose what others lose, and allocation "

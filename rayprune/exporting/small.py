@@ -107,7 +107,8 @@ def _trace(model: nn.Module, example: Tensor) -> fx.Graph:
         if node.op == "get_attr" and node.target not in kept:
             raise ValueError(
                 f"small.py can only read what the state_dict holds, and {type(model).__name__} "
-                f"reads {node.target}, a constant. Register it as a buffer, or w{_INSTEAD[1:]}"
+                f"reads {node.target}, which it does not hold. Register it as a persistent buffer, "
+                f"or w{_INSTEAD[1:]}"
             )
         if node.op == "placeholder" and node.target.startswith("*"):
             raise ValueError(

@@ -178,10 +178,16 @@ def _prune_filters(
     reachable = sum((len(mask) - least[name]) * sizes[name] for name, mask in filters.items())
     if goal > reachable:
         whole = f"{round_channels} filters" if round_channels > 1 else "a filter"
+        members = [member for group in groups.values() for member in group]
+        has_parts = any(len(rows) < len(layers[name]) for name, rows in members)
+        each = "each part of a convolution" if has_parts else "each convolution"
+        or_else = "add linear layers to prune.ignore"
+        if round_channels > 1:
+            or_else = f"lower prune.round_channels, or {or_else}"
         raise ValueError(
             f"prune.sparsity must be at most {reachable / num_weights(masks):.4f} here for "
-            f"prune.pattern filter: linear layers and {whole} of each convolution stay. "
-            "Lower it, or add linear layers to prune.ignore."
+            f"prune.pattern filter: linear layers and {whole} of {each} stay. "
+            f"Lower it, or {or_else}."
         )
     if allocation == "global":
         counts = smallest_filters(joined, filters, goal, least)
@@ -195,7 +201,8 @@ def _prune_filters(
         num_kept = num_weights(filters) - goal
         kept = {name: len(mask) - counts[name] for name, mask in filters.items()}
         wanted = at_least(kept, least, sizes, num_kept)
-        rounded = to_multiples(wanted, left, sizes, round_channels, num_kept)
+        near = num_weights(masks) / 1000
+        rounded = to_multiples(wanted, left, sizes, round_channels, num_kept, near)
         counts = {name: len(mask) - rounded[name] for name, mask in filters.items()}
     return masks | separate(filter_masks(joined, filters, counts), groups, layers)
 

@@ -29,16 +29,19 @@ LIBRARY_ERRORS = (  # where it misreads
 
 
 class PaddedChannels:
-    """How torch-pruning reads and prunes nn.ConstantPad3d, which pads an image's channels.
+    """How torch-pruning reads and prunes nn.ConstantPad3d where it pads an image's channels.
 
     Indices are those of the output. A channel of zeros that goes makes the padding smaller; one of
-    the input has gone there already.
+    the input has gone there already. One that pads volumes, which have five dimensions, leaves
+    channels as they are, and is to the library what it would be without this.
     """
 
     def __init__(self) -> None:
-        self.num_inputs: dict[nn.ConstantPad3d, int] = {}
+        self.num_inputs: dict[nn.ConstantPad3d, int] = {}  # of those that pad channels
 
     def prune_out_channels(self, pad: nn.ConstantPad3d, channels: list[int]) -> nn.Module:
+        if pad not in self.num_inputs:
+            return pad
         left, right, top, bottom, before, after = pad.padding
         end = before + self.num_inputs[pad]
         num_before = sum(channel < before for channel in channels)
@@ -49,7 +52,9 @@ class PaddedChannels:
 
     prune_in_channels = prune_out_channels  # equal, for one brings about the other
 
-    def get_out_channels(self, pad: nn.ConstantPad3d) -> int:
+    def get_out_channels(self, pad: nn.ConstantPad3d) -> int | None:
+        if pad not in self.num_inputs:
+            return None
         return pad.padding[-2] + self.num_inputs[pad] + pad.padding[-1]
 
     get_in_channels = get_out_channels

@@ -4,23 +4,18 @@ The channel of a removed filter is zero, so a weight that reads it multiplies ze
 that is smaller for real does not have it: a VGG-16 without half of its filters has a quarter of its
 multiply-adds, not half. A channel is dead for a layer only if all that is summed into it is zero.
 
-Which inputs are zero is seen in one forward pass with positive weights on a positive image: there
-nothing but a mask makes a zero, whatever the network does between its layers (sums, concatenation,
-padding, flattening), and no graph has to be traced. A norm that subtracts a mean of the image, as
-group and layer norm do, gives a removed filter's channel that mean: behind it nothing is dead.
+Which inputs are zero is seen in one forward pass of a network that has other weights (probe.py).
 """
-
-import copy
 
 import torch
 from torch import Tensor, nn
 
 from rayprune.pruning.layers import CONVOLUTIONS, TRANSPOSED_CONVOLUTIONS
 from rayprune.pruning.masks import Masks, apply_
+from rayprune.pruning.probe import CENTRING, lifted, positive, positive_copy
 from rayprune.pruning.structured import channel_masks, evaluate
 
 _LAYERS = (*CONVOLUTIONS, *TRANSPOSED_CONVOLUTIONS, nn.Linear)
-_CENTRING = (nn.GroupNorm, nn.LayerNorm)
 
 
 def without_dead_inputs(model: nn.Module, masks: Masks, example: Tensor) -> Masks:
@@ -33,11 +28,10 @@ def without_dead_inputs(model: nn.Module, masks: Masks, example: Tensor) -> Mask
     device = next(model.parameters()).device
     masks = {name: mask.to(device) for name, mask in masks.items()}
     left = masks | channel_masks(model, masks, example.to(device))
-    probe = copy.deepcopy(model)
     generator = torch.Generator().manual_seed(0)
-    _make_positive_(probe, generator)
+    probe = positive_copy(model, generator)
     apply_(probe, left)
-    read = _read_weights(probe, _positive(example.shape, generator).to(example).to(device))
+    read = _read_weights(probe, positive(example.shape, generator).to(example).to(device))
     return left | {name: masks[name] & read[name] for name in masks if name in read}
 
 
@@ -54,11 +48,9 @@ def _read_weights(model: nn.Module, example: Tensor) -> Masks:
 
     layers = [module for module in model.modules() if isinstance(module, _LAYERS)]
     hooks = [module.register_forward_pre_hook(note, with_kwargs=True) for module in layers]
-    norms = [module for module in model.modules() if isinstance(module, _CENTRING)]
-    # What they make negative, an activation would make zero.
-    hooks += [norm.register_forward_hook(lambda *args: args[-1].abs() + 0.5) for norm in norms]
     try:
-        evaluate(model, example)
+        with lifted(module for module in model.modules() if isinstance(module, CENTRING)):
+            evaluate(model, example)
     finally:
         for hook in hooks:
             hook.remove()
@@ -76,19 +68,3 @@ def _reads(module: nn.Module, inputs: Tensor) -> Tensor:
     groups = living.view(-1, weight.shape[1])  # weights are (outputs, inputs / groups, ...)
     rows = groups.repeat_interleave(weight.shape[0] // len(groups), 0)
     return rows.view(*rows.shape, *[1] * (weight.ndim - 2))
-
-
-@torch.no_grad()
-def _make_positive_(model: nn.Module, generator: torch.Generator) -> None:
-    """Positive parameters that keep the scale of what passes through, and neutral statistics."""
-    for parameter in model.parameters():
-        values = _positive(parameter.shape, generator)
-        parameter.copy_(values / parameter[0].numel() if parameter.ndim > 1 else values)
-    for name, buffer in model.named_buffers():
-        if name.endswith(("running_mean", "running_var")):
-            buffer.fill_(float(name.endswith("var")))
-
-
-def _positive(shape: torch.Size, generator: torch.Generator) -> Tensor:
-    """In [.5, 1.5), and never all alike: a norm that subtracts a mean must leave something."""
-    return torch.rand(shape, generator=generator) + 0.5

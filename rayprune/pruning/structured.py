@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from rayprune.pruning.coupled import LIBRARY_ERRORS, channel_graph
 from rayprune.pruning.layers import BATCH_NORMS, CONVOLUTIONS
 from rayprune.pruning.masks import Masks, Weights, apply_, keep_largest, require_finite
+from rayprune.pruning.probe import silent_norms
 
 
 def n_of_m_masks(weights: Weights, masks: Masks, n: int, m: int) -> Masks:
@@ -80,21 +81,34 @@ def smallest_filters(
 
 
 def channel_masks(model: nn.Module, masks: Masks, example: Tensor) -> Masks:
-    """Masks for the rest of a removed filter's channel: its bias, and the batch norm that reads it.
+    """Masks for the rest of a removed filter's channel: its bias, and the batch norms that read it.
 
     A batch norm turns a removed filter's zeros into its own bias. `masks | channel_masks(...)` in
     the place of `masks` makes the channel exactly zero, as `remove_filters` needs it. `model` is
     the plain module, `example` a batch: a pass in evaluation mode shows which norm reads which
-    layer.
+    layer. A norm that reads something else, as a sum or a concatenation before an activation, loses
+    the channels in which that is zero whatever the weights are.
     """
-    names = {module: name for name, module in model.named_modules()}
     staying = {
         model.get_submodule(name.rpartition(".")[0]): mask.flatten(1).any(1)
         for name, mask in masks.items()
         if mask.ndim > 2
     }
-    outputs: list[tuple[Tensor, Tensor]] = []
+    found, others = _behind_convolutions(model, staying, example)
+    if others and not all(stays.all() for stays in staying.values()):
+        for name, stays in silent_norms(model, masks | found, others, example).items():
+            found |= {f"{name}.{own}": stays for own in ("weight", "bias")}
+    return {name: stays for name, stays in found.items() if not stays.all()}
+
+
+def _behind_convolutions(
+    model: nn.Module, staying: Mapping[nn.Module, Tensor], example: Tensor
+) -> tuple[Masks, list[str]]:
+    """Masks for biases of convolutions and for norms that read one; other norms that run once."""
+    names = {module: name for name, module in model.named_modules()}
+    outputs: list[tuple[Tensor, nn.Module]] = []
     found: Masks = {}
+    runs: dict[nn.Module, int] = {}  # of norms that read something else
 
     def note(module: nn.Module, stays: Tensor) -> None:
         for name, parameter in module.named_parameters(names[module], recurse=False):
@@ -102,15 +116,19 @@ def channel_masks(model: nn.Module, masks: Masks, example: Tensor) -> Masks:
                 found[name] = found[name] | stays if name in found else stays
 
     def after_convolution(module: nn.Module, _: Any, output: Tensor) -> None:
-        outputs.append((output, staying[module]))
-        note(module, staying[module])
+        outputs.append((output, module))
+        if module in staying:
+            note(module, staying[module])
 
     def before_norm(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        for output, stays in outputs:
-            if inputs[0] is output:
-                note(module, stays)
+        sources = [layer for output, layer in outputs if inputs[0] is output]
+        for layer in sources:
+            if layer in staying:
+                note(module, staying[layer])
+        # One that reads a convolution, if only once, goes with that alone.
+        runs[module] = runs.get(module, 0) + (2 if sources else 1)
 
-    plain = [module for module in staying if isinstance(module, CONVOLUTIONS)]
+    plain = [module for module in names if isinstance(module, CONVOLUTIONS)]
     norms = [module for module in names if isinstance(module, BATCH_NORMS)]
     hooks = [module.register_forward_hook(after_convolution) for module in plain]
     hooks += [module.register_forward_pre_hook(before_norm) for module in norms]
@@ -119,7 +137,7 @@ def channel_masks(model: nn.Module, masks: Masks, example: Tensor) -> Masks:
     finally:
         for hook in hooks:
             hook.remove()
-    return {name: stays for name, stays in found.items() if not stays.all()}
+    return found, [names[norm] for norm, num in runs.items() if num == 1 and norm.bias is not None]
 
 
 def remove_filters(model: nn.Module, masks: Masks, example: Tensor) -> nn.Module:

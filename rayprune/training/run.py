@@ -147,8 +147,9 @@ def _coupled(
     """The filters that the stage removes together, alike on all ranks."""
     if not (experiment.prune.couple_filters and loses_filters(experiment, stage)):
         return ()
+    example = channel_example(dataset)
     try:
-        return coupled_filters(model, masks, channel_example(dataset))
+        return coupled_filters(model, masks, example)
     except ImportError as error:
         raise ValueError(f"prune.couple_filters: {error}") from error
     except ValueError as error:

@@ -63,6 +63,11 @@ def test_the_configuration_and_the_prune_step_agree_on_the_sparsity(pattern, err
             "Write allocation: uniform, or couple_filters: false",
         ),
         ({"round_channels": 0, "pattern": "filter"}, "greater than or equal to 1"),
+        ({"round_channels": True, "pattern": "filter"}, "filters, got True. Write round_channels"),
+        (
+            {"allocation": "lamp", "pattern": "filter"},
+            "Write allocation: global, or pattern: unstructured",
+        ),
     ],
 )
 def test_what_is_of_filters_alone_is_refused_elsewhere(fields, message):

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from unittest import mock
 
 import pytest
 import torch
@@ -11,7 +12,8 @@ from torch import nn
 from torchvision.models import mobilenet_v2
 
 from rayprune.exporting.small import builder_code, write_small
-from rayprune.models import build_model
+from rayprune.models import vgg
+from rayprune.models.resnet import ResNet, cifar_resnet
 from rayprune.pruning.allocation import prune_weights
 from rayprune.pruning.coupled import coupled_filters
 from rayprune.pruning.masks import apply_, prunable
@@ -31,7 +33,7 @@ for folder in sys.argv[1:]:
 assert not [name for name in sys.modules if name.startswith(("rayprune", "torch_pruning"))]
 """
 IMAGES = torch.zeros(1, 3, 2, 4)
-SIZES = {
+SIZES = {  # of images of small networks that are built as these are
     "resnet20": 16,
     "resnet18_cifar": 8,
     "vgg16_bn_cifar": 32,
@@ -76,8 +78,15 @@ def network(name):
     if name == "scaled":
         return as_trained(Scaled())
     if name == "mobilenet_v2":
-        return as_trained(mobilenet_v2(num_classes=4, width_mult=0.5))
-    return as_trained(build_model(name, num_classes=10, in_channels=3))
+        return as_trained(mobilenet_v2(num_classes=4, width_mult=0.25))
+    if name == "resnet20":
+        return as_trained(cifar_resnet(8, 10, 3))
+    if name == "resnet18_cifar":
+        sizes = {"depths": [2, 1], "widths": [8, 16], "num_classes": 10, "in_channels": 3}
+        return as_trained(ResNet(**sizes, projects=True))
+    narrow = [[width // 8 for width in widths] for widths in vgg.WIDTHS]
+    with mock.patch.object(vgg, "WIDTHS", narrow):
+        return as_trained(vgg.vgg16_bn_cifar(10, 3))
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +106,7 @@ def written(tmp_path_factory):
     done = subprocess.run(  # a Python that does not find this package
         [sys.executable, "-c", RUN, *folders],
         cwd=folders[0],
-        env={},
+        env={"OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
     )
@@ -164,6 +173,17 @@ class Constant(nn.Module):
         return x + torch.ones(3)
 
 
+class Fleeting(nn.Module):
+    """A buffer that no state_dict holds."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("offset", torch.ones(1), persistent=False)
+
+    def forward(self, x):
+        return x + self.offset
+
+
 @torch.fx.wrap
 def foreign(x):
     return x
@@ -178,7 +198,8 @@ class Foreign(nn.Module):
     ("model", "message"),
     [
         (Branching(), r"trace Branching \(test_small.py, line \d+: if x.sum\(\) > 0:\)"),
-        (Constant(), "reads _tensor_constant0, a constant"),
+        (Constant(), "reads _tensor_constant0, which .* as a persistent buffer, or write the"),
+        (Fleeting(), "reads offset, which .* as a persistent buffer, or write the"),
         (Foreign(), "calls foreign of .*test_small"),
         (nn.Sequential(nn.MultiheadAttention(4, 2)), "that of 0, a MultiheadAttention, is not"),
     ],

@@ -10,6 +10,7 @@ from torchvision.models import mobilenet_v2
 from torchvision.models.resnet import Bottleneck, ResNet
 
 from rayprune.models import build_model
+from rayprune.models.wide_resnet import WideResNet
 from rayprune.pruning.allocation import prune_weights
 from rayprune.pruning.coupled import channel_graph, coupled_filters
 from rayprune.pruning.flops import multiply_adds
@@ -121,10 +122,11 @@ def test_joint_filters_go_by_their_mean_magnitude():
     [
         (lambda: ours("resnet18_cifar"), 8),
         (lambda: ours("resnet20"), 16),
+        (lambda: as_trained(WideResNet(10, 3, width=2)), 16),
         (lambda: as_trained(mobilenet_v2(num_classes=4, width_mult=0.5)), 32),
         (lambda: as_trained(ResNet(Bottleneck, [2, 1, 1, 1], num_classes=4)), 32),
     ],
-    ids=["resnet18_cifar", "resnet20", "mobilenet_v2", "bottlenecks"],
+    ids=["resnet18_cifar", "resnet20", "wide_resnet", "mobilenet_v2", "bottlenecks"],
 )
 def test_with_coupled_filters_every_convolution_is_as_small_as_its_mask(make, size):
     model, example = make(), torch.randn(1, 3, size, size)
@@ -163,6 +165,34 @@ def test_padding_that_removal_makes_smaller_keeps_its_channels_in_place():
     assert [smaller.blocks[n].conv2.out_channels for n in (0, 3, 6)] == [14, 27, 57]
 
 
+class Volumes(nn.Module):
+    """One layer pads the sides of volumes, another one channels of the images they become."""
+
+    def __init__(self, num_zeros):
+        super().__init__()
+        self.around, self.pad = nn.ConstantPad3d(1, 0.0), None
+        self.first, self.second = nn.Conv3d(3, 8, 3), nn.Conv3d(8, 8, 3)
+        if num_zeros:
+            self.pad = nn.ConstantPad3d((0, 0, 0, 0, num_zeros, num_zeros), 0.0)
+        self.third = nn.Conv2d(8 + 2 * num_zeros, 4, 3)
+
+    def forward(self, x):
+        x = self.second(self.around(self.first(self.around(x)).relu())).relu().mean(2)
+        return self.third(x if self.pad is None else self.pad(x))
+
+
+@pytest.mark.parametrize("num_zeros", [0, 2])
+def test_a_layer_that_pads_volumes_leaves_channels_as_they_are(num_zeros):
+    model, example = Volumes(num_zeros).eval(), torch.randn(2, 3, 6, 6, 6)
+    masks = whole(model)[1]
+    for name in ("first", "second"):
+        masks[f"{name}.weight"][[1, 4]] = False
+    smaller = remove_filters(model, masks, example)
+    assert (smaller.first.out_channels, smaller.second.in_channels) == (6, 6)
+    assert (smaller.second.out_channels, smaller.third.in_channels) == (6, 6 + 2 * num_zeros)
+    assert smaller.around.padding == (1,) * 6
+
+
 @pytest.mark.parametrize("allocation", ["global", "uniform", "erk"])
 @pytest.mark.parametrize("is_coupled", [False, True])
 def test_rounded_counts_are_multiples_near_the_goal_and_only_shrink(allocation, is_coupled):
@@ -188,9 +218,40 @@ def test_rounding_by_one_changes_nothing():
         assert all(one[name].equal(mask) for name, mask in none.items())
 
 
+@pytest.mark.parametrize(
+    ("goal", "counts"),
+    [(0.25, (24, 48, 96)), (0.5, (16, 32, 64)), (0.75, (8, 16, 32))],
+)
+def test_counts_that_are_within_a_thousandth_of_the_goal_stay_what_was_asked_for(goal, counts):
+    model = build_model("resnet20", num_classes=10, in_channels=3, kwargs={"width": 2})
+    groups = coupled_filters(model, whole(model)[1], torch.randn(1, 3, 8, 8))
+    masks = pruned(model, goal, "uniform", groups, round_channels=8)
+    assert list(num_filters(masks).values()) == [counts[0]] * 7 + [counts[1]] * 6 + [counts[2]] * 6
+
+
+@pytest.mark.parametrize(
+    ("width", "allocation", "goal", "off"),
+    [(1, "erk", 0.4, 0.001), (2, "uniform", 0.4, 0.001), (2, "uniform", 0.1, 0.0011)],
+)
+def test_no_goal_is_missed_by_what_two_layers_together_can_mend(width, allocation, goal, off):
+    model = build_model("resnet20", num_classes=10, in_channels=3, kwargs={"width": width})
+    groups = coupled_filters(model, whole(model)[1], torch.randn(1, 3, 8, 8))
+    masks = pruned(model, goal, allocation, groups, round_channels=8)
+    assert sparsity(masks) == pytest.approx(goal, abs=off)
+
+
 def test_what_eight_filters_of_each_layer_allow_is_said():
+    model = ours("resnet20")
     with pytest.raises(ValueError, match=r"at most 0\.8\d+ here.*8 filters of each convolution"):
-        pruned(ours("resnet20"), 0.9, "global", round_channels=8)
+        pruned(model, 0.9, "global", round_channels=8)
+    groups = coupled_filters(model, whole(model)[1], torch.randn(1, 3, 8, 8))
+    message = (
+        r"at most 0\.7\d+ here.*8 filters of each part of a convolution stay. Lower it, or low"
+    )
+    with pytest.raises(ValueError, match=message + r"er prune\.round_channels, or add linear"):
+        pruned(model, 0.9, "global", groups, round_channels=8)
+    with pytest.raises(ValueError, match=r"a filter of each convolution stay. Lower it, or add"):
+        pruned(model, 0.999, "global")
 
 
 def test_what_the_library_cannot_read_is_an_error_that_names_it(monkeypatch):

@@ -91,11 +91,14 @@ def test_a_channel_of_a_sum_is_dead_if_it_is_zero_in_all_summands():
     assert dead_inputs(found, "after") == [1]
 
 
-def test_a_norm_behind_a_sum_gives_a_channel_its_bias():
+def test_a_norm_behind_a_sum_is_silent_where_all_summands_are_zero():
     model = Residual()
     model.after = nn.Sequential(nn.BatchNorm2d(4), nn.Conv2d(4, 2, 1))
-    found = left(model, without(model, stem=[1], inner=[1]), 1, 3, 3)
-    assert dead_inputs(found, "after.1") == []
+    found = left(model, without(model, stem=[0, 1], inner=[1, 2]), 1, 3, 3)
+    assert dead_inputs(found, "after.1") == [1]
+    model.after[0] = nn.BatchNorm2d(4, affine=False)  # whose running mean is no parameter
+    found = channel_masks(model, without(model, stem=[1], inner=[1]), torch.zeros(1, 1, 3, 3))
+    assert set(found) == {"stem.bias", "inner.bias"}
 
 
 def test_a_flattened_channel_is_several_inputs():

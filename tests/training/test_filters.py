@@ -74,3 +74,22 @@ def test_a_network_whose_channels_cannot_be_followed_is_told(
     )
     with pytest.raises(ValueError, match=re.escape(message)):
         run_plan(experiment, make_plan(experiment), Worker(), str(tmp_path))
+
+
+def test_inputs_that_are_no_tensor_are_told_the_one_remedy_that_helps(
+    few_images, tmp_path, monkeypatch
+):
+    def several(_):
+        raise ValueError("must take one tensor then, got dict. Write prune.pattern: unstructured")
+
+    monkeypatch.setattr(running, "channel_example", several)
+    experiment = Experiment.model_validate(
+        {
+            "data": {"parquet": few_images},
+            "dense": {"epochs": 1},
+            "prune": {"sparsity": 0.02, "pattern": "filter", "couple_filters": True},
+            "retrain": {"epochs": 0},
+        }
+    )
+    with pytest.raises(ValueError, match=r"got dict\. Write prune\.pattern: unstructured$"):
+        run_plan(experiment, make_plan(experiment), Worker(), str(tmp_path))
