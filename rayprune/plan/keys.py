@@ -8,13 +8,14 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from rayprune.config import Experiment, Prune
+from rayprune.config import Experiment
 from rayprune.plan.numbers import dense_epochs, dense_schedule, sparsify_goal
 from rayprune.plan.stage import Inputs
 from rayprune.schedules import OWN_SCHEDULES
 
 OF_FILTERS = {"round_channels", "couple_filters"}  # fields of prune that one pattern reads
 METHOD_VERSION = 4  # raised when the code computes something else from equal fields
+FILTER_VERSION = 2  # the same of pattern filter alone
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,9 +53,12 @@ def cycle_key(
     """Key of a cycle; what came before it speaks through the keys of its inputs."""
     retrain = experiment.retrain
     others = {"cycles", "fraction_per_cycle", "rewind", "include"}
-    # Left out where they do nothing, as before there were any: results keep their keys.
-    others |= {name for name in OF_FILTERS if _is_default(experiment.prune, name)}
-    prune = experiment.prune.model_dump(mode="json", exclude=others)
+    is_of_filters = experiment.prune.pattern == "filter"
+    prune = experiment.prune.model_dump(
+        mode="json", exclude=others if is_of_filters else others | OF_FILTERS
+    )
+    if is_of_filters:
+        prune["filter_version"] = FILTER_VERSION
     identity = {"inputs": asdict(inputs), **prune, "sparsity": sparsity, "epochs": epochs}
     if epochs > 0 and experiment.is_brought:  # the measurement before it had no use for them
         identity |= {"dense": _past(experiment), **_training(experiment)}
@@ -63,10 +67,6 @@ def cycle_key(
         if schedule in OWN_SCHEDULES:
             identity |= {"lr": retrain.lr, "warmup": retrain.warmup or 0.0}
     return _digest(identity)
-
-
-def _is_default(prune: Prune, name: str) -> bool:
-    return bool(getattr(prune, name) == Prune.model_fields[name].default)
 
 
 def _dense_identity(experiment: Experiment, conditions: Conditions) -> dict[str, Any]:
