@@ -60,7 +60,7 @@ def write_small(smaller: nn.Module, example: Tensor, folder: Path) -> None:
     code = builder_code(smaller, example)
     weights = {name: value.clone().contiguous() for name, value in smaller.state_dict().items()}
     content = save(weights)
-    _check(code, content, smaller, example.cpu())
+    _check(code, content, smaller, example.cpu(), folder)
     (folder / WEIGHTS).write_bytes(content)
     (folder / BUILDER).write_text(code)
 
@@ -268,11 +268,11 @@ def _indented(code: str) -> str:
     return re.sub(r"(?m)^(?=.)", "    ", code)
 
 
-def _check(code: str, weights: bytes, model: nn.Module, example: Tensor) -> None:
+def _check(code: str, weights: bytes, model: nn.Module, example: Tensor, folder: Path) -> None:
     """Raise a ValueError unless the code makes this network, for any number of samples."""
     name = type(model).__name__
     try:
-        again = _imported(code).Model()
+        again = _imported(code, folder).Model()
         again.load_state_dict(load(weights))
         for batch in (example, torch.cat([example, example.flip(-1), example])):
             torch.testing.assert_close(evaluate(again, batch), evaluate(model, batch))
@@ -281,10 +281,10 @@ def _check(code: str, weights: bytes, model: nn.Module, example: Tensor) -> None
         raise ValueError(message) from error
 
 
-def _imported(code: str) -> Any:
+def _imported(code: str, folder: Path) -> Any:
     """The code as a module. It was written here, a moment ago; no file of others is run."""
-    with TemporaryDirectory() as folder:
-        file = Path(folder, BUILDER)
+    with TemporaryDirectory(dir=folder) as made:
+        file = Path(made, BUILDER)
         file.write_text(code)
         spec = spec_from_file_location("rayprune_small", file)
         assert spec is not None and spec.loader is not None
