@@ -141,7 +141,7 @@ class Results:
         stage: str | None = None,
         measure: bool = False,
         threads: int = 1,
-        batch: int = 1,
+        batch: int = 8,
         folder: str | Path | None = None,
         say: Callable[[str], None] = lambda doing: None,
     ) -> Exported:
@@ -149,7 +149,7 @@ class Results:
 
         `formats` are some of safetensors, packed, onnx, int8, mnn, small, torch_sparse and
         semi_structured. `trial` names a finished trial, `stage` a stage by its key. With `measure`
-        the latency of a pass over `batch` samples is measured, on so many `threads`. The files go
+        latencies are measured, of one sample and of `batch`, on so many `threads`. The files go
         to ``export/best`` in the study's folder, or to one for the trial or the stage, unless
         `folder` says otherwise. `say` hears what is being done.
 

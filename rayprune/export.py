@@ -80,7 +80,9 @@ def _parser(prog: str) -> argparse.ArgumentParser:
         "--measure", action="store_true", help="latencies, against the dense network"
     )
     parser.add_argument("--threads", type=int, default=1, help="of latencies (default: 1)")
-    parser.add_argument("--batch", type=int, default=1, help="samples of a pass (default: 1)")
+    parser.add_argument(
+        "--batch", type=int, default=8, help="samples of a pass, beside one alone (default: 8)"
+    )
     parser.add_argument(
         "--folder", metavar="PLACE", help="where the files go (default: RUN/export/<which>)"
     )

@@ -16,7 +16,7 @@ from rayprune.exporting.card import Card, make_card
 from rayprune.exporting.deployed import TOLERANCE, largest_difference, metrics_on_test
 from rayprune.exporting.exported import Exported, ExportedFile, Latency
 from rayprune.exporting.formats import FORMATS, Made
-from rayprune.exporting.measure import Bench, File, machine
+from rayprune.exporting.measure import Bench, Dense, File, machine
 from rayprune.exporting.model_files import versions, write_model
 from rayprune.exporting.network import Network, trained_network
 from rayprune.exporting.place import check_place, publish, workshop
@@ -43,7 +43,8 @@ def export(
 
     Each file is run on real test samples: outputs must be torch's, and the metrics of the whole
     test split are measured with it. `latencies_of` are the threads and the samples of a pass for
-    which latencies are measured. What an earlier export left in the folder goes.
+    which latencies are measured, beside those of one sample. What an earlier export left in the
+    folder goes.
 
     Raises ``ValueError`` where the network cannot be exported to a format, a file's outputs are
     others, or the folder holds files that no export wrote; ``StorageError``. Then the folder is as
@@ -52,7 +53,7 @@ def export(
     check_place(folder)
     network = trained_network(snapshot, experiment)
     with workshop(folder) as work, RuntimeProcess(work) as process:
-        place = Workplace(network, work, process, latencies_of[1] if latencies_of else 1)
+        place = Workplace(network, work, process)
         made = {}
         for name in formats:
             say(f"writing {name}")
@@ -115,22 +116,26 @@ def _checked(name: str, made: Made, place: Workplace) -> ExportedFile:
 def _latencies(
     place: Workplace, made: Sequence[Made], threads: int, batch: int
 ) -> tuple[Latency, ...]:
-    """Of each file in each runtime that runs it."""
+    """Of each file in each runtime that runs it, for one sample and for a batch of them."""
     files: list[File] = [(r, place.folder / each.files[0]) for each in made for r in each.timed_in]
-    bench = Bench(place.folder, place.process, threads, batch)
-    times = bench.time(place.network, files)
-    return tuple(
-        Latency(
-            file=path.name,
-            runtime=place.process.version_of(runtime),
-            threads=threads,
-            batch=batch,
-            machine=machine(),
-            **asdict(time),
+    found: list[Latency] = []
+    dense: Dense = {}
+    for samples in sorted({1, batch}):
+        bench = Bench(place.folder, place.process, threads, samples, dense)
+        times = bench.time(place.network, files)
+        found += (
+            Latency(
+                file=path.name,
+                runtime=place.process.version_of(runtime),
+                threads=threads,
+                batch=samples,
+                machine=machine(),
+                **asdict(time),
+            )
+            for (runtime, path), time in zip(files, times, strict=True)
+            if time is not None  # one that takes another number of samples
         )
-        for (runtime, path), time in zip(files, times, strict=True)
-        if time is not None
-    )
+    return tuple(found)
 
 
 def _reported(network: Network) -> dict[str, float]:

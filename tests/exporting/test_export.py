@@ -128,7 +128,8 @@ def test_a_sparser_form_is_smaller(exported):
 def test_latencies_are_ratios_to_one_dense_runtime(exported):
     times = exported.latencies
     assert {time.file for time in times} == {"model.onnx", "model.mnn", "model.int8.onnx"}
-    assert len({time.dense_runtime for time in times}) == 1
+    assert {time.batch for time in times} == {1, 8}
+    assert len({(time.batch, time.dense_runtime) for time in times}) == 2
     for time in times:
         # The ratio is of what belongs together, and so not that of the medians, but near it.
         assert time.speedup == pytest.approx(time.dense_ms / time.median_ms, rel=0.5)
