@@ -112,6 +112,7 @@ def test_every_trial_is_a_run_and_a_replay_makes_no_other(start, tmp_path, caplo
     assert caplog.records == []
 
 
+@pytest.mark.slow
 def test_all_trackers_hear_of_a_study_that_ray_tune_runs(tmp_path, monkeypatch, caplog):
     def report_plan(config):  # of a module, Ray's workers would import it, and cannot find ours
         if config["trial"] == "1":

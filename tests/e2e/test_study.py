@@ -205,6 +205,7 @@ def test_early_stopping_goes_on_with_the_verdicts_that_it_had(study):
     assert after["0"].status == "finished"
 
 
+@pytest.mark.slow
 def test_a_table_read_after_the_driver_died_says_what_is_unfinished(study, tmp_path):
     """Killed once a trial has ended; started again, it ends as if nothing had happened."""
     file = study(search={"space": {"retrain.epochs": {"grid": [1, 120]}}})

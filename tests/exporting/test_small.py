@@ -6,7 +6,7 @@ from unittest import mock
 
 import pytest
 import torch
-from made_networks import as_trained
+from made_trained import as_trained
 from safetensors.torch import load_file, save_file
 from torch import nn
 from torchvision.models import mobilenet_v2

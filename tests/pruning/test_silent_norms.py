@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import torch
-from made_networks import as_trained
+from made_trained import as_trained
 from torch import nn
 from torchvision.models import mobilenet_v2
 from torchvision.models.densenet import DenseNet
