@@ -157,7 +157,10 @@ def _files(card: Card) -> str:
         ]
         for file in card.files
     ]
-    said = "Difference: the largest between an output and the same network's in torch."
+    said = (
+        "Difference: the largest between an output and the same network's in torch, as a part of "
+        "the largest output. Bytes: of all files of a format."
+    )
     return f"{table(head, rows)}\n\n{said}" if rows else "None was exported."
 
 
