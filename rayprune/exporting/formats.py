@@ -100,8 +100,7 @@ def make_small(place: Workplace) -> Made:
             "the format small is for networks without whole filters, and no filter of this one is "
             "removed. Prune with prune.pattern: filter, or export another format"
         )
-    model = place.smaller.model
-    write_small(model, place.network.inputs(2)[0], place.folder)
+    model = write_small(place.smaller.model, place.network.inputs(2)[0], place.folder)
     return Made(
         files=("small.safetensors", "small.py"),
         module=lambda: model,

@@ -53,14 +53,11 @@ class Network:
 
     def inputs(self, count: int) -> list[Tensor]:
         """What its task calls it with for so many test samples, as a row of tensors."""
-        return split(self._call(count)[0])[1]
+        return self.tensors_of(*self.samples(count))
 
     def tensors_of(self, inputs: Any, targets: Any) -> list[Tensor]:
         """What its task calls it with for a batch, as a row of tensors."""
         return split(self._called(inputs, targets)[0])[1]
-
-    def _call(self, count: int) -> tuple[Any, Any]:
-        return self._called(*self.samples(count))
 
     def samples(self, count: int, first: int = 0) -> tuple[Any, Any]:
         """Inputs and targets of test samples; some again where there are too few."""

@@ -51,18 +51,19 @@ def load(path):
 '''
 
 
-def write_small(smaller: nn.Module, example: Tensor, folder: Path) -> None:
-    """Write small.safetensors and small.py, which hold a network that `remove_filters` made.
+def write_small(smaller: nn.Module, example: Tensor, folder: Path) -> nn.Module:
+    """Write small.safetensors and small.py, and return the network that these two make.
 
-    `example` is a batch of its inputs. Raises a ValueError where torch.fx or the constructors of
+    `smaller` is what `remove_filters` made, `example` a batch of its inputs. Raises a ValueError where torch.fx or the constructors of
     its layers do not tell all of it.
     """
     code = builder_code(smaller, example)
     weights = {name: value.clone().contiguous() for name, value in smaller.state_dict().items()}
     content = save(weights)
-    _check(code, content, smaller, example.cpu(), folder)
+    again = _made_again(code, content, smaller, example.cpu(), folder)
     (folder / WEIGHTS).write_bytes(content)
     (folder / BUILDER).write_text(code)
+    return again
 
 
 def builder_code(model: nn.Module, example: Tensor) -> str:
@@ -268,17 +269,20 @@ def _indented(code: str) -> str:
     return re.sub(r"(?m)^(?=.)", "    ", code)
 
 
-def _check(code: str, weights: bytes, model: nn.Module, example: Tensor, folder: Path) -> None:
-    """Raise a ValueError unless the code makes this network, for any number of samples."""
+def _made_again(
+    code: str, weights: bytes, model: nn.Module, example: Tensor, folder: Path
+) -> nn.Module:
+    """What the code makes; a ValueError unless it is this network, for any number of samples."""
     name = type(model).__name__
     try:
-        again = _imported(code, folder).Model()
+        again: nn.Module = _imported(code, folder).Model()
         again.load_state_dict(load(weights))
         for batch in (example, torch.cat([example, example.flip(-1), example])):
             torch.testing.assert_close(evaluate(again, batch), evaluate(model, batch))
     except Exception as error:  # whatever generated code may do wrong
         message = f"small.py would not make {name} as it is ({error}). {_INSTEAD}"
         raise ValueError(message) from error
+    return again.eval()
 
 
 def _imported(code: str, folder: Path) -> Any:
