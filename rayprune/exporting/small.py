@@ -54,8 +54,8 @@ def load(path):
 def write_small(smaller: nn.Module, example: Tensor, folder: Path) -> nn.Module:
     """Write small.safetensors and small.py, and return the network that these two make.
 
-    `smaller` is what `remove_filters` made, `example` a batch of its inputs. Raises a ValueError where torch.fx or the constructors of
-    its layers do not tell all of it.
+    `smaller` is what `remove_filters` made, `example` a batch of its inputs. Raises a
+    ValueError where torch.fx or the constructors of its layers do not tell all of it.
     """
     code = builder_code(smaller, example)
     weights = {name: value.clone().contiguous() for name, value in smaller.state_dict().items()}
