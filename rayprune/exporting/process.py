@@ -51,7 +51,7 @@ def missing(what: str) -> str:
     absent = [name for name in modules if find_spec(name) is None]
     if not absent:
         return ""
-    return f"needs {' and '.join(absent)}. Run: pip install 'rayprune[{extra}]'"
+    return f"needs {', '.join(absent)}. Run: pip install 'rayprune[{extra}]'"
 
 
 def require(what: str) -> None:
